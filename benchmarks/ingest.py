@@ -12,7 +12,7 @@ from benchmarks.deliveries import BUCKET, REGION, rulebook
 from benchmarks.machine import Bench, Missing, Stores, settle_statistics
 from benchmarks.report import Line, at_least
 from bridge.collect.jobs_xml import AnswerReader, JobCache
-from bridge.model import Description, Page, Place, Queue, Stream
+from bridge.model import Description, Pace, Page, Place, Queue, Stream
 from bridge.pipeline.poll import Poller
 from bridge.record.database import Database
 from bridge.record.polling import leases
@@ -35,6 +35,15 @@ class _Tape:
 
     def describe(self, _place: Place, ids: Sequence[str]) -> Description:
         return Description(jobs=(), missing=tuple(ids))
+
+    def pace(self, _bucket: str, **_: object) -> Pace:
+        return Pace()
+
+    def set_pace(self, _bucket: str, _pace: Pace, **_: object) -> None:
+        pass
+
+    def waited_s(self, _bucket: str) -> float:
+        return 0.0
 
     def queues(self, _place: Place) -> tuple[Queue, ...]:
         return ()

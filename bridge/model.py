@@ -92,6 +92,41 @@ def _between(start: datetime | None, end: datetime | None) -> float | None:
 OUTPUTS_KEPT = 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """At most `count` in `per`."""
+
+    count: int
+    per: timedelta
+
+    @property
+    def interval(self) -> timedelta:
+        return self.per / self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRate:
+    """The rate of a watch's own calls, beside that of its bucket."""
+
+    watch: str
+    rate: Rate
+
+
+Calls = tuple[tuple[datetime, int], ...]  # up to when, and how many since the one before; oldest first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often CI was asked of late for a bucket, by whichever process, and by the watches with a rate of their own.
+
+    `slowdown` is how many times longer than `rate` has it CI is left alone between two calls, since it refused some.
+    """
+
+    calls: Calls = ()
+    of_watches: Mapping[str, Calls] = field(default_factory=dict)
+    slowdown: float = 1.0
+
+
 ROLE = "role"  # the `credentials` of this machine's role
 
 
@@ -118,15 +153,16 @@ class KeySource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a bucket's jobs are requested, and with which keys (None: those of TENCENTCLOUD_*).
+    """Where a bucket's jobs are requested, with which keys (None: those of TENCENTCLOUD_*), and how often.
 
-    `endpoint` replaces CI's own host (a proxy, a simulator).
+    `endpoint` replaces CI's own host (a proxy, a simulator); `watch_rate` holds beside the bucket's rate.
     """
 
     bucket: str
     region: str
     endpoint: str | None = None
     credentials: str | None = None
+    watch_rate: WatchRate | None = None
 
     @property
     def host(self) -> str:
@@ -354,18 +390,6 @@ class Alarm:
     state: str = ""  # only where alarms are read with it
     sequence: int = 0
     n: int = 0  # the number of its row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """At most `count` in `per`."""
-
-    count: int
-    per: timedelta
-
-    @property
-    def interval(self) -> timedelta:
-        return self.per / self.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

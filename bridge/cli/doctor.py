@@ -20,7 +20,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.links import Links
 from bridge.model import PAUSED, Place, Watch
-from bridge.pipeline.health import Level, Reader, assess
+from bridge.pipeline.health import Level, Reader, assess, rate_note
 from bridge.record import public_url
 from bridge.record.database import TROUBLES, SchemaOld, trouble
 from bridge.record.queries import gauges
@@ -149,6 +149,10 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
         is_early = (warning.check, warning.who) == ("worker", None) and not any(w["polled_at"] for w in state.watches)
         failed = warning.level < Level.ODD and not is_early
         yield Check(warning.who or warning.check, False if failed else None, warning.detail)
+    rows = {row["name"]: row for row in state.watches}
+    for watch in rules.book.watches:
+        if note := rate_note(watch, rows.get(watch.name, {})):
+            yield Check(f"watch {watch.name}", None, note)
     for worker in alive:
         if worker.fault:
             yield Check(f"worker {worker.id}", None, f"keeps its old rules: {worker.fault}")

@@ -31,7 +31,7 @@ from bridge.collect.jobs_xml import ASKABLE, AnswerReader, JobCache, read_error
 from bridge.collect.queues_xml import QueueReader
 from bridge.collect.rate_limit import RateLimit
 from bridge.collect.signature import authorization
-from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, KeySource, Page, Place, Queue, Rate, Stream
+from bridge.model import IDS_PER_CALL, PAGE_SIZE, Description, KeySource, Pace, Page, Place, Queue, Rate, Stream
 from bridge.redact import Mask
 
 logger = logging.getLogger(__name__)
@@ -105,6 +105,18 @@ class TencentCi:
     def set_rate(self, rate: Rate) -> None:
         """Change the rate, for each bucket."""
         self._rate_limit.rate = rate
+
+    def pace(self, bucket: str, *, now: datetime) -> Pace:
+        """Return how often a bucket was asked of late, for other processes."""
+        return self._rate_limit.pace(bucket, now=now)
+
+    def set_pace(self, bucket: str, pace: Pace, *, now: datetime) -> None:
+        """Go on from where another process stopped to ask for a bucket."""
+        self._rate_limit.set_pace(bucket, pace, now=now)
+
+    def waited_s(self, bucket: str) -> float:
+        """Return for how many seconds calls for a bucket have waited for their turn, in all."""
+        return self._rate_limit.waited_s(bucket)
 
     def close(self) -> None:
         """Close the connections that are kept open."""
@@ -194,7 +206,7 @@ class TencentCi:
         throttled, failed, corrected = 0, False, False
         while True:
             offset = self.offset(place)
-            slot = self._rate_limit.wait(place.bucket)
+            slot = self._rate_limit.wait(place.bucket, place.watch_rate)
             answer, reply = self._send(place, path, params, offset, keys, new_reader())
             if answer is not None:
                 self._rate_limit.accepted(place.bucket)

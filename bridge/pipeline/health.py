@@ -14,6 +14,7 @@ from enum import IntEnum
 
 from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.text.times import human
 from bridge.model import Watch
 from bridge.record.polling.queues import PausedQueue
 from bridge.record.queries.gauges import State, Trouble
@@ -153,7 +154,8 @@ def _watches(book: Rulebook, rows: Sequence[Facts], begun: datetime, now: dateti
 
 def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWarning | None:
     ok_at = _time(row["ok_at"]) if row["ok_at"] else None
-    passed, allowed = now - (ok_at or begun), max(3 * watch.every, _POLL_GRACE)
+    # A poll that keeps to `rate` may take long, and its successor is not complete before as long again.
+    passed, allowed = now - (ok_at or begun), max(3 * watch.every, _POLL_GRACE) + 2 * _waited(row)
 
     def found(level: Level, kind: str, short: str, more: str = "", **facts: str | None) -> HealthWarning:
         return HealthWarning(
@@ -274,6 +276,21 @@ def _jobs(unread: Mapping[str, int]) -> Iterator[HealthWarning]:
 
 def _for_everybody(check: str, what: str, level: Level = Level.ODD) -> HealthWarning:
     return HealthWarning(check=check, level=level, kind=what, short=what)
+
+
+def rate_note(watch: Watch, row: Facts) -> str | None:
+    """Say what keeping to `rate` costs a watch in freshness; None if that is next to nothing."""
+    took, waited = timedelta(seconds=row.get("took_seconds") or 0), _waited(row)
+    if waited < max(timedelta(seconds=1), watch.every / 10):
+        return None
+    took = max(took, waited)
+    whose = "its" if watch.place.watch_rate else "its bucket's"
+    took_s, waited_s, within_s = (human(span.total_seconds()) for span in (took, waited, took + watch.every))
+    return f"polls take {took_s}, {waited_s} of it because of {whose} rate: states are seen within {within_s}"
+
+
+def _waited(row: Facts) -> timedelta:
+    return timedelta(seconds=row.get("waited_seconds") or 0)
 
 
 def watched(paused: Iterable[PausedQueue], book: Rulebook) -> list[PausedQueue]:

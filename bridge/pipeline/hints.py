@@ -56,7 +56,7 @@ class Hints:
         """Ask for the jobs of a bucket that are due. If another worker has it, that one's poll asks for them."""
         poller = self.poller
         with poller.db.write() as tx:
-            if not leases.acquire(tx, bucket, poller.worker, now=poller.clock()):
+            if not poller.acquire(tx, bucket):
                 return
         try:
             self._ask(bucket, book, {})
@@ -66,8 +66,7 @@ class Hints:
         except Halted:
             pass
         finally:
-            with poller.db.write() as tx:
-                leases.release(tx, bucket, poller.worker)
+            poller.release(bucket)
 
     def ask_between(self, poll: Poll) -> None:
         """Do the same between two calls of a poll, which has the bucket. Raises LeaseLost, OtherRules and Halted."""

@@ -58,17 +58,20 @@ class Looks:
                     yield watch, time, next_poll - (next_poll - time) / 2
 
     def _has_room(self, watch: Watch, book: Rulebook, rows: Mapping[str, StoredWatch]) -> bool:
-        """Tell whether polls use at most half of the calls that their bucket may take."""
+        """Tell whether polls use at most half of the calls that their bucket, and the watch itself, may take."""
         alike = [other for other in book.watches if other.place.bucket == watch.place.bucket and other.name in rows]
         calls_per_s = sum(rows[other.name].answered / other.every.total_seconds() for other in alike)
         is_slow = self.poller.source.is_slowed(watch.place)
-        return not is_slow and 2 * calls_per_s * book.rate.interval.total_seconds() <= 1
+        if is_slow or 2 * calls_per_s * book.rate.interval.total_seconds() > 1:
+            return False
+        own, own_per_s = watch.place.watch_rate, rows[watch.name].answered / watch.every.total_seconds()
+        return own is None or 2 * own_per_s * own.rate.interval.total_seconds() <= 1
 
     def ask(self, watch: Watch, book: Rulebook) -> None:
         """Ask for the jobs of a watch that are likeliest to end, unless another worker has its bucket."""
         poller, bucket = self.poller, watch.place.bucket
         with poller.db.write() as tx:
-            if not leases.acquire(tx, bucket, poller.worker, now=poller.clock()):
+            if not poller.acquire(tx, bucket):
                 return
             leases.looked(tx, watch.name, poller.clock())
             asked = likeliest_to_end(_unfinished(tx, watch))
@@ -90,10 +93,10 @@ class Looks:
         except CiError as error:  # the next poll says it, if it lasts
             logger.info("an early look failed", extra={"watch": watch.name, "reason": str(error)})
         finally:
-            with poller.db.write() as tx:
-                leases.release(tx, bucket, poller.worker)
-                if poll.result.calls:
+            if poll.result.calls:
+                with poller.db.write() as tx:
                     counters.add(tx, [Count("call", (watch.name,), times=poll.result.calls)], now=poller.clock())
+            poller.release(bucket)
 
     def _ask(self, poll: Poll, asked: tuple[str, ...]) -> None:
         poller, asked_at = self.poller, self.poller.clock()

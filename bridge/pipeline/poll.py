@@ -127,6 +127,7 @@ class Poll:
     result: PollResult
     planned: int = 0  # calls by id, of the plan
     failures: int  # polls that failed in a row before this one
+    waited_before_s: float = 0.0  # by calls for the bucket, for their turn
     probing: bool  # CI has not answered any call since before the last poll
     streams: dict[str, snapshots.Listed]  # on record, by key
     listings: list[Listing] = field(default_factory=list)
@@ -441,6 +442,7 @@ class Poller:
     _extra: dict[str, int] = field(
         default_factory=dict, init=False
     )  # by watch: calls, one of which an interval may cost
+    _paces: dict[str, str] = field(default_factory=dict, init=False)  # by bucket: as this process stored it last
     _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
@@ -487,14 +489,14 @@ class Poller:
         result = self._poll_once(watch, book, within)
         if result and not result.error and not result.behind:
             with suppress(leases.LeaseLost, Halted):
-                queues.refresh(self.db, self.source, watch.place, worker=self.worker, clock=self.clock)
+                queues.refresh(self, watch.place)
         return result
 
     def _poll_once(self, watch: Watch, book: Rulebook, within: timedelta | None) -> PollResult | None:
         until_s = None if within is None else self.monotonic() + within.total_seconds()
         try:
             with ExitStack() as unless_ended:
-                unless_ended.callback(self._release, watch.place.bucket)
+                unless_ended.callback(self.release, watch.place.bucket)
                 result = self._poll(watch, book, until_s)
                 unless_ended.pop_all()
                 return result
@@ -510,9 +512,24 @@ class Poller:
         """Return how many calls more than planned this worker's polls of a watch took, less one for each interval."""
         return self._extra.get(watch, 0)
 
-    def _release(self, bucket: str) -> None:
+    def acquire(self, tx: Connection, bucket: str) -> bool:
+        """Take a bucket, with the pace at which it was asked for of late; False if another worker has it."""
+        if not leases.acquire(tx, bucket, self.worker, now=self.clock()):
+            return False
+        if (text := leases.pace_text(tx, bucket)) != self._paces.get(bucket):
+            self.source.set_pace(bucket, leases.pace_of(text), now=self.clock())
+        return True
+
+    def release(self, bucket: str) -> None:
+        """Let go of a bucket, if it is still ours."""
         with self.db.write() as tx:
-            leases.release(tx, bucket, self.worker)
+            if leases.holds(tx, bucket, self.worker):
+                self._store_pace(tx, bucket)
+                leases.release(tx, bucket, self.worker)
+
+    def _store_pace(self, tx: Connection, bucket: str) -> None:
+        self._paces[bucket] = leases.text_of(self.source.pace(bucket, now=self.clock()))
+        leases.set_pace(tx, bucket, self._paces[bucket])
 
     def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> PollResult | None:
         poll = self._begin(watch, book, whole=until_s is None)
@@ -534,7 +551,7 @@ class Poller:
         """
         bucket, keys = watch.place.bucket, [stream.key for stream in watch.streams]
         with self.db.write() as tx:
-            if not leases.acquire(tx, bucket, self.worker, now=self.clock()):
+            if not self.acquire(tx, bucket):
                 return None
             began = self.clock()
             rulesets.require_in_force(tx, book.sha)
@@ -551,6 +568,7 @@ class Poller:
                 began=began,
                 result=PollResult(watch.name),
                 failures=row.failures,
+                waited_before_s=self.source.waited_s(bucket),
                 probing=bool(row.failures) and not row.answered,
                 streams=snapshots.listed(tx, keys),
                 unseen={job.job_id: job.stream for job in unfinished} | again | left_out,
@@ -560,7 +578,9 @@ class Poller:
             )
             # What the last poll has left, unless somebody else has finished it meanwhile.
             left = [(self._listings.pop(key, None), known.mark) for key, known in poll.streams.items()]
-            poll.going_on = [listing for listing, mark in left if listing and listing.known_to == mark]
+            current = {*watch.streams}  # a list goes on only with the keys and rates that the rules have now
+            going_on = [(listing, mark) for listing, mark in left if listing and listing.stream in current]
+            poll.going_on = [listing for listing, mark in going_on if listing.known_to == mark]
             begun = {listing.stream.key for listing in poll.going_on}
             for listing in poll.going_on:
                 listing.job_ids = frozenset(poll.unseen_of(listing.stream))
@@ -573,6 +593,7 @@ class Poller:
                     deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
                     new += _new_listings(poll, stream, _plan(tx, poll, stream, mine), deep_since)
             left_deep = [self._deep.pop(key) for key in keys if key in self._deep and key not in poll.idle]
+            left_deep = [listing for listing in left_deep if listing.stream in current]
             poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]
             new = [listing for listing in new if listing not in poll.deep]
             listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
@@ -877,6 +898,10 @@ class Poller:
                 jobs=result.jobs,
                 took=took,
             )
+            self._store_pace(tx, watch.place.bucket)
+            if not error and not result.behind:
+                waited_s = self.source.waited_s(watch.place.bucket) - poll.waited_before_s
+                leases.waited(tx, watch.name, timedelta(seconds=waited_s))
             outcome = (watch.place.region, error.kind if error else "ok")
             calls = counters.Count("call", (watch.name,), times=result.calls)
             counters.add(tx, [counters.timed("poll", outcome, took.total_seconds()), calls], now=self.clock())

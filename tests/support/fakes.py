@@ -14,7 +14,21 @@ from sqlalchemy import event, text
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import Attempt, Delivery, Description, Job, Outcome, Page, Place, Queue, RootEdit, Sent, Stream, Watch
+from bridge.model import (
+    Attempt,
+    Delivery,
+    Description,
+    Job,
+    Outcome,
+    Pace,
+    Page,
+    Place,
+    Queue,
+    RootEdit,
+    Sent,
+    Stream,
+    Watch,
+)
 from bridge.record.database import Database
 from tests.conftest import Opener, PostgresServer
 from tests.support.nouns import BUCKET, Clock
@@ -88,6 +102,17 @@ class FakeCi:
     jobs: dict[str, Job] = field(default_factory=dict)
     queues_known: tuple[Queue, ...] = ()
     queues_asked: int = 0
+    pace_of: dict[str, Pace] = field(default_factory=dict)
+    waited: float = 0.0
+
+    def pace(self, bucket: str, *, now: datetime) -> Pace:
+        return self.pace_of.get(bucket, Pace())
+
+    def set_pace(self, bucket: str, pace: Pace, *, now: datetime) -> None:
+        self.pace_of[bucket] = pace
+
+    def waited_s(self, bucket: str) -> float:
+        return self.waited
 
     def queues(self, _: Place) -> tuple[Queue, ...]:
         self.queues_asked += 1

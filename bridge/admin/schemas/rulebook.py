@@ -15,7 +15,7 @@ from bridge.decide.rules import matching
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.pipeline import stats
-from bridge.pipeline.health import has_queue
+from bridge.pipeline.health import has_queue, rate_note
 from bridge.record.codec import iso
 from bridge.record.database import ms
 from bridge.record.polling.queues import PausedQueue
@@ -58,6 +58,10 @@ class Watch(BaseModel):
     error: str | None = None
     calls: int = Field(0, description="of the last poll")
     jobs: int = Field(0, description="of the last poll")
+    rate: str | None = Field(None, description="of its own calls; null: its bucket's alone counts")
+    took_seconds: float | None = Field(None, description="how long the last complete poll took")
+    waited_seconds: float | None = Field(None, description="of that, for its turn within `rate`")
+    rate_note: str | None = Field(None, description="what keeping to `rate` costs in freshness; null: next to nothing")
     behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
     progress: list[ListProgress] = Field([], description="how far the lists that go on have come")
     paused_queues: list[Queue] = Field([], description="queues that it may have jobs of, and that are paused in CI")
@@ -98,6 +102,8 @@ class Watch(BaseModel):
                 {"id": queue.id, "name": queue_names.get(queue.id)} for queue in paused if has_queue(watch, queue)
             ],
             "credentials": watch.place.credentials,
+            "rate": _rate(watch.place.watch_rate.rate if watch.place.watch_rate else None),
+            "rate_note": rate_note(watch, row),
             "every_seconds": watch.every.total_seconds(),
             "idle_seconds": watch.idle.total_seconds() if watch.idle else None,
             "lookback_seconds": watch.lookback.total_seconds(),

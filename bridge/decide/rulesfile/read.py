@@ -19,7 +19,7 @@ from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
 from bridge.decide.text.times import human
 from bridge.decide.text.values import MOST_LISTED, printable, shown
-from bridge.model import Place, Stream, Watch
+from bridge.model import Place, Stream, Watch, WatchRate
 
 _MOST_STREAMS = 10_000
 
@@ -163,7 +163,13 @@ class _Reader:
         return tuple(watches)
 
     def _watch(self, shape: WatchTable) -> Watch:
-        place = Place(bucket=shape.bucket, region=shape.region, endpoint=shape.endpoint, credentials=shape.credentials)
+        place = Place(
+            bucket=shape.bucket,
+            region=shape.region,
+            endpoint=shape.endpoint,
+            credentials=shape.credentials,
+            watch_rate=WatchRate(watch=shape.name, rate=shape.rate) if shape.rate else None,
+        )
         queues = dict.fromkeys(self._aliases.get(queue, queue) for queue in shape.queues or ())
         narrowed = {"queue_type": shape.queue_type, "workflow": shape.workflow, "input": shape.input}
         streams = tuple(

@@ -100,6 +100,13 @@ def _endpoint(value: str) -> str:
     return found
 
 
+def _of_a_watch(rate: Rate) -> Rate:
+    if rate.per > timedelta(minutes=1):
+        text = f"counts in {human(rate.per.total_seconds())}, and a poll that waits holds its bucket"
+        raise ValueError(f'{text}: write it for at most a minute, such as "20/1m"')
+    return rate
+
+
 def _env_names(value: object) -> list[str]:
     names = read_words(value)
     # A secret that stands where its name belongs must not be repeated as "not set".
@@ -168,6 +175,7 @@ class WatchTable(_Table):
         | None
     ) = None
     endpoint: Annotated[str, AfterValidator(_endpoint)] | None = None
+    rate: Annotated[RateText, AfterValidator(_of_a_watch)] | None = None
     credentials: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,39}$")] | None = None
 
 

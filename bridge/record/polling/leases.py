@@ -10,13 +10,14 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from bridge.model import Blindness, ListProgress, Notifier, Watch
+from bridge.model import Blindness, Calls, ListProgress, Notifier, Pace, Watch
 from bridge.record.codec import dump
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers
 
 # A call to CI ends within its own deadline of 30 s, and the lease is renewed for each.
 BUCKET_LEASE = timedelta(seconds=90)
+_MOST_CALLS = 1_000_000  # of one time: the most that a rate allows
 _SILENT_FOR = timedelta(minutes=10)  # a live worker beats every 15 s
 _OLDER_SILENT_FOR = timedelta(hours=1)  # one of an older version, which may only be asleep
 
@@ -84,8 +85,55 @@ def renew(tx: Connection, name: str, token: str, *, now: datetime) -> None:
         raise LeaseLost(name)
 
 
+def holds(tx: Connection, name: str, token: str) -> bool:
+    return tx.execute(select(leases.c.name).filter_by(name=name, token=token)).first() is not None
+
+
 def release(tx: Connection, name: str, token: str) -> None:
     tx.execute(_RELEASE, {"of": name, "by": token})
+
+
+# --- pace -----------------------------------------------------------------------------------------------------------
+
+
+def pace_text(tx: Connection, bucket: str) -> str | None:
+    """Return how often CI was asked for a bucket of late, as it was stored; see `pace_of`."""
+    text: str | None = tx.execute(select(leases.c.starts).filter_by(name=bucket)).scalar()
+    return text
+
+
+def pace_of(text: str | None) -> Pace:
+    """Return the stored pace; one that another version stored in another form counts as none."""
+    try:
+        kept = json.loads(text) if text else {}
+        return Pace(
+            calls=_calls(kept.get("calls", [])),
+            of_watches={str(name): _calls(calls) for name, calls in kept.get("watches", {}).items()},
+            slowdown=float(kept.get("slowdown", 1)),
+        )
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):
+        return Pace()
+
+
+def _calls(kept: Iterable[tuple[int, int]]) -> Calls:
+    return tuple((at(int(time)), min(int(count), _MOST_CALLS)) for time, count in kept)
+
+
+def text_of(pace: Pace) -> str:
+    """Return a pace as it is stored."""
+    of_watches = {name: [(ms(time), count) for time, count in calls] for name, calls in pace.of_watches.items()}
+    kept = {"calls": [(ms(time), count) for time, count in pace.calls], "watches": of_watches}
+    return dump(kept | {"slowdown": round(pace.slowdown, 3)})
+
+
+def set_pace(tx: Connection, bucket: str, text: str) -> None:
+    """Store how often CI was asked for a bucket of late, for the process that takes it next."""
+    tx.execute(update(leases).filter_by(name=bucket).values(starts=text))
+
+
+def waited(tx: Connection, name: str, waited: timedelta) -> None:
+    """Store how long the calls of a watch's last complete poll waited for their turn."""
+    tx.execute(update(watches).filter_by(name=name).values(waited_ms=waited // timedelta(milliseconds=1)))
 
 
 _POLLS = select(watches).where(watches.c.name.in_(bindparam("names", expanding=True))).order_by(watches.c.next_poll_at)

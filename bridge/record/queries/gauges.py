@@ -58,12 +58,14 @@ def read_watches(tx: Connection) -> list[Facts]:
 def _watch(row: Facts) -> Facts:
     times = {name: iso(row[name] or None) for name in ("next_poll_at", "polled_at", "ok_at")}
     times["callback_at"] = iso(row.pop("hint_at"))
-    ahead_ms = row.pop("clock_ms")
-    ahead = None if ahead_ms is None else ahead_ms / 1000
+    columns = {"clock_ahead_seconds": "clock_ms", "took_seconds": "took_ms", "waited_seconds": "waited_ms"}
+    seconds = {name: _seconds(row.pop(column)) for name, column in columns.items()}
     progress = [one | {"created_to": iso(one["created_to"])} for one in json.loads(row["progress"] or "[]")]
-    return (
-        row | times | {"clock_ahead_seconds": ahead, "behind": json.loads(row["behind"] or "[]"), "progress": progress}
-    )
+    return row | times | seconds | {"behind": json.loads(row["behind"] or "[]"), "progress": progress}
+
+
+def _seconds(milliseconds: int | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
 
 
 def read_notifiers(tx: Connection) -> list[Facts]:
