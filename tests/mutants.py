@@ -257,6 +257,24 @@ MUTANTS = (
         "lambda *facts: {}",
         ("tests/pipeline/test_floods.py",),
     ),
+    Mutant(
+        "a callback from whoever knows no token",
+        "bridge.admin.hooks:HooksApi._require",
+        "lambda self, token: None",
+        ("tests/admin/test_hooks.py",),
+    ),
+    Mutant(
+        "unknown jobs of callbacks without a budget",
+        "bridge.decide.changes.hints:to_ask",
+        "lambda *ids, **more: original(*ids, **more | {'denied_at': None})",
+        ("tests/pipeline/test_hints.py",),
+    ),
+    Mutant(
+        "jobs of callbacks asked for again although CI denied them",
+        "bridge.record.polling.hints:_is_past",
+        "lambda *times: True",
+        ("tests/pipeline/test_hints.py",),
+    ),
 )
 
 
