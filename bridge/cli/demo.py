@@ -21,7 +21,10 @@ import click
 
 import bridge
 from bridge import settings as settings_module
-from bridge.cli.common import Facts, count_of, fail
+from bridge.cli.common import Facts, count_of, fail, json_option
+from bridge.cli.report import Load
+from bridge.cli.report import report as report_figures
+from bridge.decide.text.times import duration
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Filter
 from bridge.send.slack.blocks import read
@@ -221,6 +224,13 @@ def _example() -> Path:
     return inside if inside.exists() else package.parent / "rules.toml"
 
 
+def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> timedelta:
+    try:
+        return duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.command()
 @click.option(
     "--port",
@@ -244,6 +254,12 @@ def _example() -> Path:
 @click.option(
     "--callbacks", type=click.Choice(["xml", "json"]), help="Post a callback to the bridge for each job that finishes."
 )
+@click.option("--report", is_flag=True, help="Run a worker too, and report how soon it sees changes.")
+@click.option("--for", "lasts", default="2m", show_default=True, callback=_duration, help="With --report: how long.")
+@click.option(
+    "--poll-every", default="10s", show_default=True, callback=_duration, help="With --report: the watch's `every`."
+)
+@json_option
 @click.option(
     "--callback-url",
     default=f"{_RUN_AT}/hooks/ci/{_CALLBACK_TOKEN}",
@@ -259,6 +275,10 @@ def simulate(
     seed: int | None,
     callbacks: Format | None,
     callback_url: str,
+    report: bool,
+    lasts: timedelta,
+    poll_every: timedelta,
+    as_json: bool,
 ) -> None:
     """Run a simulated CI, Slack and webhook receiver, to try the bridge without an account.
 
@@ -270,10 +290,30 @@ def simulate(
       ci-bridge simulate --speed 5
       export ...    (what the first one prints)
       ci-bridge doctor && ci-bridge run
+
+    \b
+    How soon are changes seen, with how many calls? In one, with a worker and a database of its own:
+      ci-bridge simulate --report --for 5m --every 1 --poll-every 10s --callbacks xml
     """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if as_json and not report:
+        raise click.UsageError("--json goes with --report")
+    if report:
+        load = Load(
+            bucket=bucket,
+            tags=tags,
+            queues=_QUEUES,
+            every_s=every_s,
+            speed=speed,
+            seed=seed,
+            lasts=lasts,
+            poll_every=poll_every,
+            callbacks=callbacks,
+        )
+        report_figures(load, stop, as_json=as_json)
+        return
     ports = (port, port + 1, port + 2) if port else (0, 0, 0)
     with ExitStack() as stack:
         ci = CiSimulator(port=ports[0], buckets={bucket})

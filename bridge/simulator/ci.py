@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import itertools
 import re
 import time
 import zlib
@@ -381,7 +380,7 @@ class CiSimulator(JobStore, WebServer):
         self.queues: dict[str, tuple[str, str]] = {}
         self.callbacks: Callable[[bytes], object] | None = None
         self.callback_format: Format = "xml"
-        self._request_numbers = itertools.count(1)
+        self.calls = 0  # that were answered, errors too
 
     def now(self) -> float:
         return self._clock() + self.skew_s
@@ -401,7 +400,9 @@ class CiSimulator(JobStore, WebServer):
 
     def honest(self, request: Request, *, record: bool = True) -> Answer:
         """Return the true answer, for a `fault` to spoil; `record=False` if its states will not be seen."""
-        request_id = hashlib.sha256(b"%d" % next(self._request_numbers)).hexdigest()[:32]
+        with self._lock:
+            self.calls += 1
+            request_id = hashlib.sha256(b"%d" % self.calls).hexdigest()[:32]
         try:
             status, body = 200, self._body(request, record=record)
         except CiError as error:

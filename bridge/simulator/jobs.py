@@ -72,7 +72,7 @@ class JobStore:
         self._jobs: dict[str, CiJob] = {}
         self._places: dict[int, _Place] = {}  # by number
         self._order: dict[tuple[str, str], list[tuple[_Place, str]]] = {}  # by bucket and tag
-        self._history: dict[str, list[str]] = {}
+        self._history: dict[str, list[tuple[str, float]]] = {}  # states, and when they began
         self._served: dict[str, list[str]] = {}
         self._hidden: set[str] = set()
         self._forgotten: set[str] = set()
@@ -87,7 +87,7 @@ class JobStore:
         with self._lock:
             self._jobs[id_], self._places[number] = job, job.place
             insort(self._order.setdefault((bucket, tag), []), (job.place, id_))
-            self._history[id_], self._served[id_] = [job.state], []
+            self._history[id_], self._served[id_] = [(job.state, created)], []
         return id_
 
     def move(
@@ -117,7 +117,8 @@ class JobStore:
                 started_at=now if is_started else job.started_at,
                 ended_at=(job.ended_at or now) if has_end else None,
             )
-            _append_new(self._history[id], state)
+            if self._history[id][-1][0] != state:
+                self._history[id].append((state, now))
 
     def hide(self, id: str) -> None:  # noqa: A002 - the noun
         """Leave the job out of lists; a query by id still finds it."""
@@ -138,6 +139,11 @@ class JobStore:
 
     def history(self, id: str) -> list[str]:  # noqa: A002 - the noun
         """Return the states the job went through, in order."""
+        with self._lock:
+            return [state for state, _ in self._history[id]]
+
+    def timeline(self, id: str) -> list[tuple[str, float]]:  # noqa: A002 - the noun
+        """Return the states the job went through, each with when it began, in seconds since 1970."""
         with self._lock:
             return list(self._history[id])
 

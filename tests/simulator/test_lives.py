@@ -61,6 +61,17 @@ def test_a_director_plays_every_life_to_its_end():
     assert all(ci.history(job)[-1] in DONE for job in plays.born)
 
 
+def test_a_timeline_says_when_each_state_began():
+    clock = Clock()
+    ci, began = JobStore(clock=clock), clock.at
+    job = ci.create(BUCKET, "Transcode", "p1")
+    for later_s, state in ((1.5, RUNNING), (2.0, RUNNING), (4.0, SUCCESS)):
+        clock.at = began + later_s
+        ci.move(job, state)
+    assert ci.timeline(job) == [(SUBMITTED, began), (RUNNING, began + 1.5), (SUCCESS, began + 4.0)]
+    assert ci.history(job) == [SUBMITTED, RUNNING, SUCCESS]
+
+
 def test_a_director_plays_nothing_early_and_can_be_stopped_at_once():
     ci = JobStore(clock=Clock())
     with director(ci, limit=5, speed=0.001) as plays:
