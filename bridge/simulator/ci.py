@@ -355,8 +355,8 @@ class CiSimulator(JobStore, WebServer):
     """The CI API of every bucket over HTTP; the Host header names the bucket.
 
     `page_size_cap` makes pages smaller than requested, `skew_s` shifts the server's clock, `queues` has name and state
-    of queues by id, `callbacks` gets the body of a callback for each job that succeeds or fails, and `fault` may answer
-    first. All of these may be changed while it runs.
+    of queues by id, `callbacks` gets the body of a callback for each job that succeeds or fails, lists are made as
+    without the parameters named in `ignores`, and `fault` may answer first. All of these may be changed while it runs.
     """
 
     def __init__(
@@ -377,6 +377,7 @@ class CiSimulator(JobStore, WebServer):
         self.buckets = buckets
         self.page_size_cap = page_size_cap
         self.skew_s = skew_s
+        self.ignores: frozenset[str] = frozenset()
         self.queues: dict[str, tuple[str, str]] = {}
         self.callbacks: Callable[[bytes], object] | None = None
         self.callback_format: Format = "xml"
@@ -429,6 +430,7 @@ class CiSimulator(JobStore, WebServer):
         raise CiError("MethodNotAllowed")
 
     def _list(self, bucket: str, region: str, params: Mapping[str, str], *, record: bool) -> bytes:
+        params = {name: value for name, value in params.items() if name not in self.ignores}
         matches, token, after = _filter(params), params.get("nextToken"), None
         newest_first, size = _is_newest_first(params), min(_size(params), self.page_size_cap)
         if token:

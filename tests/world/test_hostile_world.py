@@ -114,12 +114,20 @@ def machine(scene: Scenery) -> type[RuleBasedStateMachine]:
             page_size=st.sampled_from([1, 1, 2, 3, 100]),
             announce=st.sampled_from([False, False, False, True]),
             which=st.sampled_from(["all", "all", "one queue", "one tag"]),
+            ignores=st.sampled_from([(), (), (), ("states",), ("orderByTime",), ("states", "orderByTime")]),
         )
         def begin(
-            self, past: Sequence[Event], clocks: tuple[int, str], page_size: int, announce: bool, which: str
+            self,
+            past: Sequence[Event],
+            clocks: tuple[int, str],
+            page_size: int,
+            announce: bool,
+            which: str,
+            ignores: tuple[str, ...],
         ) -> None:
             skew_s, dates = clocks
-            self.world = World(scene, skew_s=skew_s, dates=dates, page_size=page_size, announce=announce)
+            facts = {"page_size": page_size, "announce": announce, "ignores": ignores}
+            self.world = World(scene, skew_s=skew_s, dates=dates, **facts)
             self.world.put_in_force(which)
             self.world.happen(*past)
 

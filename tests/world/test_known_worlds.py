@@ -15,6 +15,7 @@ from tests.world.events import (
     Forget,
     Heal,
     Hide,
+    Late,
     Move,
     Pass,
     Refused,
@@ -155,6 +156,30 @@ def test_a_known_job_that_cannot_be_read_goes_on_where_it_was(world: Worlds, how
     found.happen(Heal(1))
     found.poll(0, 0)
     assert states(found, 1) == ["Submitted", "Running"]
+
+
+# --- lists of unfinished jobs -----------------------------------------------------------------------------------------
+
+OLD = [Create(state="Success", age_s=7200 + n) for n in range(210)]
+UNFINISHED = [Create(state="Running", age_s=10_000 + n) for n in range(24)]
+_LATER = [Late((Move(which, to), Move(which + 3, "Success"))) for which, to in enumerate(["Failed", "Pause"] * 6, 210)]
+
+
+@pytest.mark.parametrize("ignores", [(), ("states",), ("orderByTime",), ("states", "orderByTime")])
+@pytest.mark.parametrize("page_size", [2, 100])
+def test_a_list_of_unfinished_jobs_that_shifts_while_it_is_read_hides_nothing(
+    world: Worlds, page_size: int, ignores: tuple[str, ...]
+) -> None:
+    found = world(which="one tag", page_size=page_size, past=[*OLD, *UNFINISHED], ignores=ignores)
+    for _ in range(2):
+        found.happen(Pass(31), Create(), Move(212, "Mending"), Hide(-2))
+        found.poll(0, 0, _LATER)
+        found.happen(Pass(31))
+        found.poll(0, 0)
+    queries = [dict(request.query) for request in found.ci.requests if request.path == "/jobs"]
+    lists = [query["states"] for query in queries if "states" in query and "nextToken" not in query]
+    assert {*lists} == {"Submitted,Running,Pause"}
+    assert len(lists) == (1 if "states" in ignores else 4)
 
 
 # --- other clocks ----------------------------------------------------------------------------------------------------

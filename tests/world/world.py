@@ -64,12 +64,14 @@ class World:
     dates: str = "right"
     page_size: int = 100
     announce: bool = False
+    ignores: tuple[str, ...] = ()  # parameters of lists
     inbox: Inbox = field(default_factory=Inbox)
 
     def __post_init__(self) -> None:
         self.time, self.ci, self.db = self.scenery.time, self.scenery.ci, self.scenery.db
         self.bucket = self.scenery.new_world(self.inbox)
         self.ci.skew_s, self.ci.page_size_cap, self.ci.fault = self.skew_s, self.page_size, self._answer
+        self.ci.ignores = frozenset(self.ignores)
         self.oracle = Oracle(timedelta(seconds=self.skew_s), self.announce, self.time)
         self.received = ReceivedCheck(self.inbox, self.oracle)
         self._births = itertools.count(1)
