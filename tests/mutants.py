@@ -51,6 +51,30 @@ MUTANTS = (
         ("tests/decide/rulesfile/test_precedence.py",),
     ),
     Mutant(
+        "trusting a list by states",
+        "bridge.pipeline.poll:_to_follow",
+        "lambda poll, listing, *, goes_on: () if listing.by_state else original(poll, listing, goes_on=goes_on)",
+        ("tests/pipeline/test_fewest_calls.py",),
+    ),
+    Mutant(
+        "never looking back by an hour",
+        "bridge.pipeline.poll:_deep_since",
+        "lambda tx, poll, stream: None",
+        ("tests/pipeline/test_fewest_calls.py",),
+    ),
+    Mutant(
+        "polling later than promised",
+        "bridge.pipeline.poll:Poller._next_poll",
+        "lambda self, tx, poll, took: poll.began + poll.watch.every",
+        ("tests/pipeline/test_poll.py",),
+    ),
+    Mutant(
+        "an early look that counts missing jobs",
+        "bridge.pipeline.looks:replace",
+        "lambda found, **_: found",
+        ("tests/pipeline/test_looks.py",),
+    ),
+    Mutant(
         "finishing without the fence",
         "bridge.record.outbox.results:settle",
         "lambda tx, ended, **more: ([tx.execute(update(deliveries).filter_by(n=one.attempt.delivery.n).values("

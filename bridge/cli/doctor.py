@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -30,6 +31,7 @@ from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 
+_IDLE = timedelta(minutes=5)
 _SHORTEST_TOKEN = 20  # characters, of an address that anybody may try
 
 
@@ -203,6 +205,10 @@ def _callbacks(settings: Settings, book: Rulebook, rows: Sequence[Facts]) -> Ite
     if came:
         name, at = max(came.items(), key=lambda one: one[1])
         yield Check("callbacks", True, f'the last one came at {at}, for the watch "{name}"')
+    often = [watch.name for watch in book.watches if watch.name in came and watch.every < _IDLE and not watch.idle]
+    if often:
+        advice = f'with idle = "5m", quiet tags of {", ".join(often)} would take fewer calls'
+        yield Check("callbacks", True, f"{advice}, and the ends of their jobs would still be seen at once")
     if never:
         advice = "switch them on for its queues, as docs/callbacks.md shows, or leave it to the polls"
         yield Check("callbacks", None, f"none has come for {', '.join(never)}: {advice}")

@@ -159,6 +159,7 @@ def test_doctor_says_when_the_last_callback_came_and_what_else_to_do_about_them(
         hints.received(tx, ["media"], now=NOON)
     some = stage.command("doctor", BRIDGE_CALLBACK_TOKEN=f"{LONG},short").stdout
     assert 'ok    callbacks: the last one came at 2026-11-21T12:00:00.000Z, for the watch "media"' in some
+    assert 'ok    callbacks: with idle = "5m", quiet tags of media would take fewer calls' in some
     assert "warn  callbacks: a token of BRIDGE_CALLBACK_TOKEN has 5 characters; it can be guessed: use 20" in some
     assert LONG not in some
     assert "short," not in some

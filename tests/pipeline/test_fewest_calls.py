@@ -101,6 +101,15 @@ def test_a_list_by_states_shows_what_became_of_unfinished_jobs(spread: Rig, stat
     assert [step[1:] for step in spread.steps()[1000:]] == [(RUNNING, state)] * 5
 
 
+def test_what_several_pages_by_states_do_not_show_is_asked_for_when_they_have_been_read(spread: Rig) -> None:
+    spread.ci.page_size = 10
+    ended = open_jobs(spread)[0]
+    ends(spread, ended)
+    assert poll_later(spread).count(LISTED_STATES) == 5
+    assert spread.ci.described == [(ended.id,)]
+    assert len(spread.steps()) == 1001
+
+
 def test_a_list_by_states_moves_no_mark(spread: Rig) -> None:
     spread.ci.refuses["Transcode"] = TemporaryError("502")
     before = spread.mark()
@@ -215,10 +224,10 @@ def test_a_refused_list_by_states_fails_no_poll(spread: Rig, error: Exception) -
 MOVES = st.lists(st.tuples(st.integers(0, 39), st.sampled_from([SUCCESS, FAILED, PAUSE, SUBMITTED, "Mending", "new"])))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     page_size=st.integers(1, 7),
-    unfinished=st.integers(0, 40),
+    unfinished=st.integers(5, 40),
     before=st.lists(MOVES, max_size=2),
     during=st.lists(MOVES, max_size=12),
     ignores=st.booleans(),
@@ -230,7 +239,7 @@ def test_whatever_ends_or_comes_while_pages_are_read_nothing_is_missed(
         for table in reversed(streams.metadata.sorted_tables):
             tx.execute(table.delete())
     rig = Rig(db, given=notify_all(every="10s"))
-    fill(rig, unfinished, 60)
+    fill(rig, unfinished, 300)
     rig.poll()
     rig.ci.page_size, rig.ci.ignores_states = page_size, ignores
     born = itertools.count()
