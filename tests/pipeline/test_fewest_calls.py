@@ -424,6 +424,8 @@ def remember(rig: Rig, finished: range) -> None:
 
 
 def test_a_poll_reads_no_more_from_the_record_however_many_jobs_have_ended(spread: Rig) -> None:
+    spread.use('[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nnotify = "cms"\n')
+    poll_later(spread)
     taken = [0]
 
     def count() -> None:
