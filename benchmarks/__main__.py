@@ -13,7 +13,7 @@ from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
 _ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
-_ALONE = ("pages", "slack")  # take long, so they are no part of "all"
+_ALONE = ("pages", "slack", "freshness")  # take long, so they are no part of "all"
 _SCENARIOS = ("living", "shared", "storm", "kills")
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
