@@ -39,6 +39,8 @@ from bridge.decide.changes.scan import (
     Listing,
     Plan,
     Span,
+    Way,
+    cheapest,
     due_at,
     in_tens,
     is_deep_due,
@@ -50,8 +52,8 @@ from bridge.decide.changes.scan import (
     next_poll,
     overlap,
     pause,
-    plan,
     takes_states,
+    ways,
 )
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
@@ -366,25 +368,25 @@ def _is_idle(poll: Poll, stream: Stream) -> bool:
     return idle and not poll.unseen_of(stream)
 
 
-def _plan(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[UnfinishedJob]) -> Plan:
-    """Return which lists to ask for of a stream, whose unfinished jobs these are."""
+def _ways(tx: Connection, poll: Poll, stream: Stream, unfinished: Sequence[UnfinishedJob]) -> list[Way]:
+    """Return which lists may be asked for of a stream, whose unfinished jobs these are."""
     listed = poll.streams[stream.key]
     by_state = takes_states(listed.states_ignored_at, now=poll.began)
     if listed.mark is None:
         first = min(poll.began, listed.told_from) - poll.watch.lookback
-        return plan(latest=first - OVERLAP, unfinished=unfinished, known_from=poll.began, by_state=by_state)
+        return ways(latest=first - OVERLAP, unfinished=unfinished, known_from=poll.began, by_state=by_state)
     mark = believed(listed.mark, now=poll.began, lookback=poll.watch.lookback)
     latest = mark - overlap(listed.lag)
     older = [job for job in unfinished if job.created_at < latest]
     if not older:
-        return plan(latest=latest, unfinished=unfinished)
+        return ways(latest=latest, unfinished=unfinished)
     most = snapshots.count_since(tx, stream.key, latest) + most_to_know(len(older), by_state=by_state)
     most, before = min(most, snapshots.MOST_KNOWN), mark - (poll.began - mark)
     known = snapshots.created_since(tx, stream.key, min(older[0].created_at - RESOLUTION, before), most=most)
     horizon = snapshots.horizon(tx, stream.place.bucket)
     complete = [known[0]] if len(known) == most else []
     complete += [horizon + RESOLUTION] if horizon else []
-    return plan(
+    return ways(
         latest=latest,
         unfinished=unfinished,
         known_created=known,
@@ -587,11 +589,12 @@ class Poller:
             new = list[Listing]()
             if not whole and row.next_poll_at:
                 poll.idle = {s.key for s in watch.streams if s.key not in begun and _is_idle(poll, s)}
-            for stream in watch.streams:
-                if stream.key not in begun | poll.idle:
-                    mine = [job for job in unfinished if job.stream == stream.key]
-                    deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
-                    new += _new_listings(poll, stream, _plan(tx, poll, stream, mine), deep_since)
+            streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
+            mine = {stream.key: [job for job in unfinished if job.stream == stream.key] for stream in streams}
+            plans = cheapest([_ways(tx, poll, stream, mine[stream.key]) for stream in streams])
+            for stream, plan in zip(streams, plans, strict=True):
+                deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
+                new += _new_listings(poll, stream, plan, deep_since)
             left_deep = [self._deep.pop(key) for key in keys if key in self._deep and key not in poll.idle]
             left_deep = [listing for listing in left_deep if listing.stream in current]
             poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]

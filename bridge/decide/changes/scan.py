@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -140,7 +140,18 @@ class Plan:
     by_state: frozenset[str] = frozenset()  # the jobs that this is to show
 
 
-def plan(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """One plan for a stream, and what it costs: calls for lists, and unfinished jobs that are left to be asked for."""
+
+    plan: Plan
+    calls: int
+    left: int
+    by_state: int  # jobs that are listed by their states
+    listed: int  # jobs of the list of all
+
+
+def ways(
     *,
     latest: datetime,
     unfinished: Sequence[UnfinishedJob] = (),
@@ -148,11 +159,10 @@ def plan(
     known_from: datetime | None = None,
     arrivals: int = 0,
     by_state: bool = True,
-) -> Plan:
-    """Return the lists with which a poll of a stream takes the fewest calls, and among these the most certain.
+) -> list[Way]:
+    """Return the plans for a stream that may belong to the cheapest poll.
 
-    The list of all jobs begins at `latest`, or earlier where that shows unfinished jobs with fewer calls. A list
-    by states (only with `by_state`) does not show jobs that ended meanwhile, so it comes last where calls are equal.
+    The list of all jobs begins at `latest`, or earlier to show unfinished jobs too.
     `unfinished` are this stream's, and `known_created` the creation times of all its jobs, both ascending; with
     `known_from` these are complete only from then on. `arrivals`: how many more jobs are expected.
     """
@@ -175,20 +185,66 @@ def plan(
         fits = bisect_left(range(len(older)), True, key=lambda left: listed(left) <= pages * PAGE_SIZE)
         return max(beginning, fits)
 
-    def cost(left: int) -> tuple[int, int, int]:
-        """Return calls, jobs to be listed by states, jobs to be listed."""
-        calls, of_state = _calls_for(left, listable[left])
-        return pages(left) + calls, of_state, listed(left)
+    def way(hidden: int, *, lists_states: bool) -> Way:
+        of_state = [job for job in older[:hidden] if job.state in LISTED_STATES] if lists_states else []
+        return Way(
+            plan=Plan(
+                since=since(hidden),
+                shown=frozenset(job.job_id for job in unfinished[hidden:]),
+                unfinished_since=of_state[0].created_at - _SECOND if of_state else None,
+                by_state=frozenset(job.job_id for job in of_state),
+            ),
+            calls=pages(hidden) + _ceil(len(of_state), PAGE_SIZE),
+            left=hidden - len(of_state),
+            by_state=len(of_state),
+            listed=listed(hidden),
+        )
 
-    least, most = pages(len(older)), _calls_for(len(older), listable[-1])[0]
-    left = min({len(older), *(furthest(least + more) for more in range(most + 1))}, key=cost)
-    of_state = [job for job in older[:left] if job.state in LISTED_STATES] if cost(left)[1] else []
-    return Plan(
-        since=since(left),
-        shown=frozenset(job.job_id for job in unfinished[left:]),
-        unfinished_since=of_state[0].created_at - _SECOND if of_state else None,
-        by_state=frozenset(job.job_id for job in of_state),
-    )
+    def tenths(hidden: int, *, lists_states: bool) -> int:
+        """Return what a way costs in tenths of a call, where other streams' jobs are asked for with its own."""
+        of_state = listable[hidden] if lists_states else 0
+        return IDS_PER_CALL * (pages(hidden) + _ceil(of_state, PAGE_SIZE)) + hidden - of_state
+
+    most = _calls_for(len(older), listable[-1])
+    ends = sorted({len(older), *(furthest(pages(len(older)) + more) for more in range(most + 1))})
+    costs = {(end, by): tenths(end, lists_states=by) for end in ends for by in (False, True) if not by or listable[end]}
+    # Asking for several streams' jobs together saves less than a call of each.
+    least = min(costs.values())
+    return [way(end, lists_states=by) for (end, by), cost in costs.items() if cost < least + IDS_PER_CALL]
+
+
+def cheapest(streams: Sequence[Sequence[Way]]) -> list[Plan]:
+    """Return a plan for each stream, so that all of them take the fewest calls; the jobs left are asked for together.
+
+    Among these the most certain: a list by states does not show jobs that ended meanwhile.
+    """
+    sums: dict[tuple[int, int], _Sum] = {(0, 0): _Sum()}
+    for of_stream in streams:
+        longer: dict[tuple[int, int], _Sum] = {}
+        for (calls, left), before in sums.items():
+            for way in of_stream:
+                key, added = (calls + way.calls, left + way.left), before.add(way)
+                if key not in longer or added.cost < longer[key].cost:
+                    longer[key] = added
+        sums = _worthwhile(longer)
+    _, best = min(sums.items(), key=lambda item: (item[0][0] + _ceil(item[0][1], IDS_PER_CALL), item[1].cost))
+    return [*best.plans]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sum:
+    cost: tuple[int, int] = (0, 0)  # jobs listed by their states, jobs listed
+    plans: tuple[Plan, ...] = ()
+
+    def add(self, way: Way) -> _Sum:
+        by_state, listed = self.cost
+        return _Sum((by_state + way.by_state, listed + way.listed), (*self.plans, way.plan))
+
+
+def _worthwhile(sums: Mapping[tuple[int, int], _Sum]) -> dict[tuple[int, int], _Sum]:
+    """Return those that a cheapest sum may begin with: rounding saves less than a call."""
+    least = min(calls * IDS_PER_CALL + left for calls, left in sums)
+    return {key: sum_ for key, sum_ in sums.items() if key[0] * IDS_PER_CALL + key[1] < least + IDS_PER_CALL}
 
 
 def _created_at(job: UnfinishedJob) -> datetime:
@@ -197,13 +253,12 @@ def _created_at(job: UnfinishedJob) -> datetime:
 
 def most_to_know(unfinished: int, *, by_state: bool = True) -> int:
     """Return of how many jobs before the list begins a plan needs the times: listing more is never cheaper."""
-    return PAGE_SIZE * (_calls_for(unfinished, unfinished if by_state else 0)[0] + 1)
+    return PAGE_SIZE * (_calls_for(unfinished, unfinished if by_state else 0) + 1)
 
 
-def _calls_for(left: int, listable: int) -> tuple[int, int]:
-    """Return how many calls show these jobs, and how many of them are then listed by their states."""
-    by_id, by_state = _ceil(left, IDS_PER_CALL), _ceil(listable, PAGE_SIZE) + _ceil(left - listable, IDS_PER_CALL)
-    return (by_state, listable) if by_state < by_id else (by_id, 0)
+def _calls_for(left: int, listable: int) -> int:
+    """Return how many calls show these jobs."""
+    return min(_ceil(left, IDS_PER_CALL), _ceil(listable, PAGE_SIZE) + _ceil(left - listable, IDS_PER_CALL))
 
 
 def _ceil(count: int, per: int) -> int:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from bridge.decide.changes.scan import (
     Listing,
     Plan,
     Span,
+    cheapest,
     in_tens,
     is_deep_due,
     lag_after,
@@ -23,8 +24,8 @@ from bridge.decide.changes.scan import (
     most_to_know,
     next_poll,
     overlap,
-    plan,
     takes_states,
+    ways,
 )
 from bridge.model import IDS_PER_CALL, PAGE_SIZE, RUNNING, Job, ListProgress, Page, UnfinishedJob
 from tests.support.nouns import NOON, NOW, a_listed_job, a_stream, hours, seconds
@@ -50,7 +51,8 @@ def made(
     opened: Sequence[UnfinishedJob] = (), ended: Sequence[datetime] = (), latest: datetime = LATEST, **facts: object
 ) -> Plan:
     known = sorted([*(job.created_at for job in opened), *ended])
-    return plan(latest=latest, unfinished=opened, **{"known_created": known, **facts})  # type: ignore[arg-type]
+    (planned,) = cheapest([ways(latest=latest, unfinished=opened, **{"known_created": known, **facts})])  # type: ignore[arg-type]
+    return planned
 
 
 def _ceil(count: int, per: int) -> int:
@@ -165,6 +167,44 @@ def test_no_other_plan_takes_fewer_calls(
     assert calls(planned, jobs, known, arrivals) == fewest(jobs, known, ago(latest), arrivals, by_state=by_state)
 
 
+STREAMS = st.lists(st.tuples(st.lists(st.integers(0, 400), max_size=25), st.integers(0, 300)), min_size=1, max_size=4)
+
+
+@settings(max_examples=60)
+@given(STREAMS)
+@example([([200, 210, 220], 150)] * 4)
+def test_no_other_plans_of_several_streams_take_fewer_calls(streams: list[tuple[list[int], int]]) -> None:
+    opened = [unfinished(*map(ago, minutes)) for minutes, _ in streams]
+    known = [
+        sorted([*(job.created_at for job in jobs), *(ago(n) for n in range(ended))])
+        for jobs, (_, ended) in zip(opened, streams, strict=True)
+    ]
+    plans = cheapest(
+        [ways(latest=LATEST, unfinished=jobs, known_created=times) for jobs, times in zip(opened, known, strict=True)]
+    )
+    best = {0: 0}  # calls for lists -> the fewest jobs that they leave
+    made_calls = left = 0
+    for jobs, times, planned in zip(opened, known, plans, strict=True):
+        asked = len(jobs) - len(planned.shown) - len(planned.by_state)
+        made_calls += calls(planned, jobs, times) - _ceil(asked, IDS_PER_CALL)
+        left += asked
+        longer: dict[int, int] = {}
+        for of_lists, of_ids in lists_and_rest(jobs, times):
+            for before, left_before in best.items():
+                key = before + of_lists
+                longer[key] = min(longer.get(key, left_before + of_ids), left_before + of_ids)
+        best = longer
+    assert made_calls + _ceil(left, IDS_PER_CALL) == min(of + _ceil(rest, IDS_PER_CALL) for of, rest in best.items())
+
+
+def lists_and_rest(opened: Sequence[UnfinishedJob], known: Sequence[datetime]) -> Iterator[tuple[int, int]]:
+    """Yield the calls for lists of every plan of a stream, and how many jobs it leaves to be asked for by id."""
+    for since in [LATEST, *(job.created_at - SECOND for job in opened if job.created_at < LATEST)]:
+        rest = sum(job.created_at < since for job in opened)
+        listed = max(1, _ceil(sum(created >= since for created in known), PAGE_SIZE))
+        yield from ((listed + _ceil(number, PAGE_SIZE), rest - number) for number in range(rest + 1))
+
+
 @given(MINUTES, MINUTES, st.integers(0, 400), st.integers(0, 400), st.booleans())
 def test_no_list_begins_before_what_is_known_whole_but_where_it_must(
     opened: list[int], ended: list[int], latest: int, known_from: int, by_state: bool
@@ -185,7 +225,7 @@ def test_the_times_that_are_read_are_enough_for_the_best_plan(
     most = sum(created >= LATEST for created in known) + most_to_know(older, by_state=by_state)
     some = known[-most:]
     known_from = some[0] if len(some) < len(known) else None
-    planned = plan(latest=LATEST, unfinished=jobs, known_created=some, known_from=known_from, by_state=by_state)
+    planned = made(jobs, known_created=some, known_from=known_from, by_state=by_state)
     assert calls(planned, jobs, known) == fewest(jobs, known, LATEST, 0, by_state=by_state)
 
 
