@@ -366,11 +366,19 @@ class Transition:
         job = self.job
         if self.to in DONE:
             return job.ended_at
-        if self.to == RUNNING and self.was != GONE:  # it started before it was gone
+        if self.to == RUNNING and self._is_first_start:
             return job.started_at
         if self.to == SUBMITTED and self.was == NEW:
             return job.created_at
         return None
+
+    @property
+    def _is_first_start(self) -> bool:
+        """Tell whether the job's time of start is that of this transition, and not of a run before a pause."""
+        if self.inferred or self.was in (NEW, SUBMITTED):
+            return True
+        started, polled = self.job.started_at, self.still_at
+        return self.was != GONE and started is not None and polled is not None and started >= polled
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

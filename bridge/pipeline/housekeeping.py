@@ -234,7 +234,14 @@ def _for_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
     own, hold = PerNotifier(), None
     if transition:  # else it is a digest, or long ago
         queue_names = with_queue_names(tx, book, [transition]).shown_queue_names
-        names = variables(transition, rule, queue_names, zone=book.zone, links=public_url.links(tx))
+        names = variables(
+            transition,
+            rule,
+            queue_names,
+            zone=book.zone,
+            links=public_url.links(tx),
+            in_state=message.kind == "level",
+        )
         own = per_notifier(fallback, names)
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
     if fallback.is_for_people:

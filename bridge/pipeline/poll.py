@@ -533,6 +533,29 @@ class Poller:
         self._paces[bucket] = leases.text_of(self.source.pace(bucket, now=self.clock()))
         leases.set_pace(tx, bucket, self._paces[bucket])
 
+    def note_crash(self, watch: Watch, book: Rulebook, error: Exception) -> None:
+        """Store that a poll ended by a fault of the bridge itself: it was not complete. Raises OtherRules."""
+        text = f"the poll was given up, as the bridge failed with {type(error).__name__}; the log says more"
+        with self.db.write() as tx:
+            if not self.acquire(tx, watch.place.bucket):
+                return
+            rulesets.require_in_force(tx, book.sha)
+            (row,), now = leases.polls(tx, [watch.name]), self.clock()
+            said = note_poll(tx, watch, book, began=now, error=text, goes_on=False, now=now)
+            leases.polled(
+                tx,
+                watch.name,
+                began=now,
+                next_poll=now + watch.every,
+                error=text,
+                failures=row.failures + 1,
+                calls=0,
+                jobs=0,
+            )
+            leases.release(tx, watch.place.bucket, self.worker)
+        if said:
+            self.on_stored()
+
     def _poll(self, watch: Watch, book: Rulebook, until_s: float | None) -> PollResult | None:
         poll = self._begin(watch, book, whole=until_s is None)
         if poll is None:

@@ -17,7 +17,7 @@ from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.links import Links
-from bridge.model import DONE, GONE, PAUSE, Alarm, Content, Message, Transition, Watch
+from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
 from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import UNTIMED, Count, timed
 from bridge.record.outbox import entries, roots, silences
@@ -192,9 +192,7 @@ def _of_transition(transition: Transition, *, matched: bool) -> Iterator[Count]:
         return
     if not matched:
         yield Count("unmatched", ())
-    # A job that goes on after a pause may have started long before it.
-    late = None if transition.was == PAUSE else transition.late_seconds
-    by = (transition.watch,)
+    late, by = transition.late_seconds, (transition.watch,)
     yield Count("detected", by, UNTIMED) if late is None else timed("detected", by, late)
     if transition.to in DONE:
         took = job.seconds(transition.happened_at)

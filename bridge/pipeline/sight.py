@@ -23,18 +23,25 @@ def note_poll(
 ) -> int:
     """Store what a poll that ended says of its watch's sight, and the deliveries; return how many these are.
 
-    `error`: it was not complete; `goes_on`: its lists go on in the next one, so it still catches up. Call it before
-    the end of the poll is stored.
+    `error`: it was not complete; `goes_on`: its lists go on in the next one, so it still catches up, and sees. Call it
+    before the end of the poll is stored.
     """
     rules = {rule.name: rule for rule in book.rules if rule.blind and rule.is_for(watch.name)}
-    if not rules or (error is None and goes_on):
+    if not rules:
         return 0
     ok_at, blind = leases.sight(tx, watch.name)
-    if error is None:
-        return _note_sight(tx, watch, book, rules, blind, now=now) if blind else 0
-    if blind is None or (ok_at and ok_at > blind.since):  # a worker of the version before takes no note of sight
-        blind = Blindness(since=ok_at or began)
-    return _note_blind(tx, watch, book, rules, blind, error=error, now=now)
+    said = 0
+    if blind and ok_at and blind.since < ok_at <= began:  # a worker of the version before takes no note of sight
+        said, blind = _note_sight(tx, watch, book, rules, blind, now=now), None
+    if error is not None:
+        since = min(blind.since if blind else ok_at or began, began)  # the clock may have been set back
+        blind = replace(blind or Blindness(since=since), since=since)
+        return said + _note_blind(tx, watch, book, rules, blind, error=error, now=now)
+    if not goes_on:
+        return said + (_note_sight(tx, watch, book, rules, blind, now=now) if blind else 0)
+    if not (blind and blind.notified):
+        leases.set_blind(tx, watch.name, Blindness(since=began))
+    return said
 
 
 def _note_blind(

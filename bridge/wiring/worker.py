@@ -430,8 +430,9 @@ class _Polls:
             poll = self._poller.poll_once(watch, self._book(), within=watch.every)
         except TROUBLES as error:
             logger.warning("poll given up: database unavailable", extra={"watch": watch.name, "reason": trouble(error)})
-        except Exception:  # the edge of a thread: the watch is polled again later
+        except Exception as error:  # the edge of a thread: the watch is polled again later
             logger.exception("poll failed", extra={"watch": watch.name})
+            self._note_crash(watch, error)
         else:
             if poll:
                 _log(poll)
@@ -439,6 +440,12 @@ class _Polls:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
         self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
         return None
+
+    def _note_crash(self, watch: Watch, error: Exception) -> None:
+        try:
+            self._poller.note_crash(watch, self._book(), error)
+        except Exception:  # likewise
+            logger.exception("a failed poll could not be recorded", extra={"watch": watch.name})
 
 
 def _log(poll: PollResult) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 
 from bridge.collect.errors import AuthError, TemporaryError
 from bridge.model import RUNNING, Rejected, RetryLater, Sent
 from bridge.pipeline.backtest import Backtest
 from bridge.pipeline.explain import explain_stored
-from bridge.record.database import Database
+from bridge.record.database import Database, ms
+from bridge.record.polling import leases
+from bridge.record.schema import watches
 from tests.conftest import Opener, on_both
 from tests.support.nouns import NOW, by_hand, hours, minutes, seconds
-from tests.support.rig import OVER, WITH_FALLBACK, Rig
+from tests.support.rig import EVERY, OVER, WITH_FALLBACK, Rig
 
 BLIND = '[[rule]]\nname = "blind"\nblind = "10m"\nnotify = "ops"\n'
 DOWN = TemporaryError("CI is down")
@@ -171,6 +174,64 @@ def test_a_new_watch_is_blind_from_its_first_poll_on(db: Database) -> None:
     assert rig.lines() == []
     rig.passes(timedelta(minutes=3), every=seconds(30))
     assert [line[:5] for line in rig.lines()] == [f"{NOW + minutes(11):%H:%M}"]
+
+
+def test_a_poll_that_the_bridge_itself_fails_in_is_not_complete(rig: Rig) -> None:
+    def breaks() -> None:
+        raise ZeroDivisionError
+
+    rig.ci.before_call = breaks
+    for _ in range(12):
+        rig.clock.advance(minutes(1))
+        with pytest.raises(ZeroDivisionError) as failed:
+            rig.poll()
+        rig.poller.note_crash(rig.book.watches[0], rig.book, failed.value)
+    rig.deliver()
+    (found,) = rig.received()
+    said = "the poll was given up, as the bridge failed with ZeroDivisionError; the log says more"
+    assert (found.event["data"]["error"], found.text) == (said, f"{said} (since 2026-11-21T09:00:00Z)")
+    with rig.db.read() as tx:
+        (row,) = leases.polls(tx, ["vod"])
+    assert (row.failures, row.next_poll_at) == (12, ms(rig.clock() + EVERY))
+    rig.ci.before_call = lambda: None
+    rig.passes(minutes(5))
+    assert len(rig.lines()) == 2
+
+
+def test_a_worker_of_the_version_before_that_sees_ends_a_blindness_that_was_told(rig: Rig) -> None:
+    fails(rig)
+    rig.passes(minutes(15))
+    ended_at = rig.clock()
+    with rig.db.write() as tx:  # as that worker stores a complete poll
+        tx.execute(update(watches).values(polled_at=ms(ended_at), ok_at=ms(ended_at), failures=0, error=None))
+    rig.passes(minutes(15))
+    kinds = [one.event["type"] for one in rig.received()]
+    assert kinds == ["ci.watch.blind", "ci.watch.sees", "ci.watch.blind"]
+    fails(rig, None)
+    rig.passes(minutes(5))
+    assert len(rig.received()) == 4
+
+
+def test_a_poll_that_fails_while_a_long_list_goes_on_is_no_blindness(db: Database) -> None:
+    rig = Rig(db, BLIND)
+    rig.ci.page_size = 1
+    for number in range(40):
+        rig.has(f"j{number}", RUNNING, tag="Transcode")
+    for fault in (DOWN, None, None, DOWN, None, None, DOWN):
+        rig.ci.refuses = {"Snapshot": fault} if fault else {}
+        rig.clock.advance(minutes(9))
+        poll = rig.poll(within=timedelta(0))
+        assert poll.error == fault
+    rig.deliver()
+    assert rig.lines() == []
+
+
+def test_a_clock_that_was_set_back_delays_no_message_of_blindness(rig: Rig) -> None:
+    rig.poll()
+    rig.clock.advance(-hours(5))
+    fails(rig)
+    rig.passes(minutes(20))
+    assert len(rig.lines()) == 1
 
 
 def test_explanations_and_backtests_of_jobs_leave_rules_about_watches_out(rig: Rig) -> None:

@@ -381,13 +381,13 @@ class Oracle:
             return
         named = self._named(steps) if last == GONE else last
         was = named if named != state else last
-        now = self.clock()
-        if job.proves(max(now, date or now)):
+        now, silent = self.clock(), silent if last == NEW else False
+        if silent is not True and job.proves(max(now, date or now)):
             before = was
             for proved in _proved(job, named, had_started):
-                steps.append(Step(before, proved, job.queue, silent if last == NEW else False, inferred=True))
+                steps.append(Step(before, proved, job.queue, silent, inferred=True))
                 before = proved
-        steps.append(Step(was, state, job.queue, silent if last == NEW else False))
+        steps.append(Step(was, state, job.queue, silent))
 
     def _named(self, steps: list[Step]) -> str:
         return next(step.to for step in reversed(steps) if step.to != GONE)

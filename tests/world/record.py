@@ -40,6 +40,7 @@ def _compare_steps(found: dict[str, list[_Step]], oracle: Oracle) -> None:
         for step in steps:
             if step.silent is None and found.get(job_id):
                 step.silent = found[job_id][0][3]  # both are right
+        steps[:] = [step for step in steps if not (step.silent and step.inferred)]
     must = {
         job_id: [(number, one.was, one.to, bool(one.silent), one.inferred) for number, one in enumerate(steps, 1)]
         for job_id, steps in oracle.steps.items()

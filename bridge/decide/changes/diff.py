@@ -21,9 +21,10 @@ def diff(
 ) -> tuple[Transition, ...]:
     """Return a transition for each job whose state is news, in the page's order, after those that it proves.
 
-    `silence` says of a job seen for the first time why nobody is notified (a first snapshot), or None. A job that
-    is absent is not a change; a final state is final. `still_at` is the last poll that saw them all: they were then as
-    `seen` has them. `is_possible` tells of one of CI's times whether it can have been.
+    `silence` says of a job seen for the first time why nobody is notified (a first snapshot), or None. Of a silent
+    transition nothing is inferred. A job that is absent is not a change; a final state is final. `still_at` is the last
+    poll that saw them all: they were then as `seen` has them. `is_possible` tells of one of CI's times whether it can
+    have been.
     """
 
     def transitions(job: Job) -> Iterator[Transition]:
@@ -34,7 +35,7 @@ def diff(
             step = _transition(job, before, watch=watch, now=now, still_at=still_at)
         else:
             return
-        proved = list(_proved(job, before)) if _is_sane(job, is_possible) else []
+        proved = [] if step.silent or not _is_sane(job, is_possible) else list(_proved(job, before))
         yield from _inferred(step, proved)
         yield replace(step, sequence=step.sequence + len(proved))
 

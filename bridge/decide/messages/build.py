@@ -301,8 +301,9 @@ def build(
 
     Without a rule it is sent manually. That a job has recovered mentions nobody.
     """
-    names = variables(transition, rule, queue_names, zone=zone, links=links)
     recovered = level_event and level_event.recovered
+    in_state = level_event is not None and not recovered
+    names = variables(transition, rule, queue_names, zone=zone, links=links, in_state=in_state)
     title, text, fault = "", "", None
     if not recovered:  # a text that says what is wrong does not fit its end
         try:

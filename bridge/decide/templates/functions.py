@@ -20,8 +20,8 @@ from bridge.links import NO_LINKS, Links
 from bridge.model import Job, Transition
 from bridge.url import encoded
 
-NAMES = ("job", "was", "to", "rule", "watch", "seen_at")
-FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age", "url")  # of `job`
+NAMES = ("job", "was", "to", "rule", "watch", "seen_at", "inferred")
+FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age", "late", "url")  # of `job`
 NOW, ZONE = " now", " zone"  # for the filters of times: no template can write these names
 LINKS = " links"  # where the filter `link` notes (label, URL): a chat links them, nobody else has to
 Names = Mapping[str, Any]
@@ -52,8 +52,12 @@ def variables(
     *,
     zone: tzinfo = UTC,
     links: Links = NO_LINKS,
+    in_state: bool = False,
 ) -> Names:
-    """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`."""
+    """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`.
+
+    With `in_state` the transition stands for the time in state that it began, which is not late.
+    """
     job = transition.job
     fields = {name: getattr(job, name) for name in job.__slots__} | {
         "state": transition.to,
@@ -61,6 +65,7 @@ def variables(
         "user_data": UserData(job.user_data or ""),
         "queue_name": queue_names.get(job.queue or ""),
         **job.seconds(transition.seen_at),
+        "late": None if in_state else transition.late_seconds,
         "url": links.job(job.id),
     }
     return {
@@ -70,6 +75,7 @@ def variables(
         "rule": rule,
         "watch": transition.watch,
         "seen_at": iso(transition.seen_at),
+        "inferred": transition.inferred,
         NOW: transition.seen_at,
         ZONE: zone,
         LINKS: [],

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -20,6 +21,16 @@ def test_a_template_names_the_job_and_how_it_changed():
     source = "{{ job.tag }} {{ was }}>{{ to }} {{ rule }} {{ watch }} {{ job.queue_name }} {{ seen_at }}"
     said = render(source, tag="Transcode", state="Failed", queue="p22")
     assert said == "Transcode Running>Failed r1 vod vod 2026-11-21T12:00:00Z"
+
+
+def test_a_template_says_how_late_a_change_was_seen_and_whether_it_was_inferred():
+    ended = NOON - timedelta(minutes=31)
+    template = compiled("{{ job.late }}{% if inferred %} inferred{% endif %}")
+    step = a_transition(a_job(state="Failed", ended_at=ended))
+    assert rendered(template, variables(step, "r1", {})) == "1860.0"
+    assert rendered(template, variables(replace(step, inferred=True), "r1", {})) == "1860.0 inferred"
+    assert rendered(template, variables(step, "r1", {}, in_state=True)) == ""
+    assert rendered(template, variables(a_transition(a_job(state="Pause")), "r1", {})) == ""
 
 
 def test_spans_are_seconds_and_human_says_them_as_people_do():
