@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bridge import settings as settings_module
+from bridge.admin.hooks import SHORTEST_SAFE
 from bridge.cli.common import Facts, contents_of, count_of, echo, echo_json, json_option, now_of
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
@@ -32,7 +33,6 @@ from bridge.wiring import parts
 from bridge.wiring.rules import Rules
 
 _IDLE = timedelta(minutes=5)
-_SHORTEST_TOKEN = 20  # characters, of an address that anybody may try
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,8 +195,8 @@ def _callbacks(settings: Settings, book: Rulebook, rows: Sequence[Facts]) -> Ite
     if not settings.callback_tokens:
         return
     shortest = min(map(len, settings.callback_tokens))
-    if shortest < _SHORTEST_TOKEN:
-        advice = f"it can be guessed: use {_SHORTEST_TOKEN} or more, such as of `openssl rand -hex 16`"
+    if shortest < SHORTEST_SAFE:
+        advice = f"it can be guessed: use {SHORTEST_SAFE} or more, such as of `openssl rand -hex 16`"
         yield Check(
             "callbacks", None, f"a token of BRIDGE_CALLBACK_TOKEN has {count_of(shortest, 'character')}; {advice}"
         )

@@ -58,8 +58,10 @@ class Hints:
         with poller.db.write() as tx:
             if not poller.acquire(tx, bucket):
                 return
+        watches = [watch for watch in book.watches if watch.place.bucket == bucket]
         try:
-            self._ask(bucket, book, {})
+            # A poll that is due asks for the others between its calls.
+            self._ask(bucket, book, {}, enough=lambda: bool(poller.due(watches)))
         except (leases.LeaseLost, rulesets.OtherRules) as error:
             facts = {"bucket": bucket, "reason": str(error)}
             logger.warning("jobs that a callback names are left to the next poll", extra=facts)
@@ -69,14 +71,17 @@ class Hints:
             poller.release(bucket)
 
     def ask_between(self, poll: Poll) -> None:
-        """Do the same between two calls of a poll, which has the bucket. Raises LeaseLost, OtherRules and Halted."""
+        """Make one such call between two of a poll, which has the bucket. Raises LeaseLost, OtherRules and Halted."""
         bucket, now_s = poll.watch.place.bucket, self.monotonic()
         if now_s >= self._look_at_s.get(bucket, now_s):
-            self._look_at_s[bucket] = now_s + _LOOK_EVERY_S
-            self._ask(bucket, poll.book, {poll.watch.name: poll})
+            is_all = self._ask(bucket, poll.book, {poll.watch.name: poll}, enough=lambda: True)
+            self._look_at_s[bucket] = now_s + _LOOK_EVERY_S if is_all else now_s
 
-    def _ask(self, bucket: str, book: Rulebook, polls: dict[str, Poll]) -> None:
-        """Ask for what is due, and store it; `polls` are those under way, by watch."""
+    def _ask(self, bucket: str, book: Rulebook, polls: dict[str, Poll], *, enough: Callable[[], bool]) -> bool:
+        """Ask for what is due until it is `enough`, and store it; return whether that was all.
+
+        `polls` are those under way, by watch.
+        """
         poller = self.poller
         with poller.db.read() as tx:
             watches = _not_paused(tx, [watch for watch in book.watches if watch.place.bucket == bucket])
@@ -98,9 +103,12 @@ class Hints:
                 found = Description(jobs=(), problems=(JobProblem.of_whole(asked[0], error.what),))
             except CiError as error:
                 self._put_off(bucket, [job_id for ids in (asked, *portions) for job_id in ids], error)
-                return
+                return True
             answer = _Answer(poller=poller, book=book, watches=watches, polls=polls, found=found, asked=asked, at=at)
             answer.store()
+            if enough():
+                break
+        return not portions
 
     def _put_off(self, bucket: str, ids: Sequence[str], error: CiError) -> None:
         with self.poller.db.write() as tx:

@@ -367,7 +367,7 @@ class _Polls:
             logger.warning("no early look: database unavailable", extra={"watch": watch.name, "reason": trouble(error)})
         except Exception:  # the edge of a thread: polls see the jobs
             logger.exception("an early look failed", extra={"watch": watch.name})
-        self._busy.discard(watch.place.bucket)
+        self._let_go(watch.place.bucket)
 
     def start_hinted(self) -> None:
         """Ask for the jobs that callbacks name, where no poll does that between its calls."""
@@ -393,7 +393,7 @@ class _Polls:
             logger.warning("jobs that a callback names wait: database unavailable", extra=facts)
         except Exception:  # the edge of a thread: polls see the jobs
             logger.exception("jobs that a callback names could not be asked for", extra={"bucket": bucket})
-        self._busy.discard(bucket)
+        self._let_go(bucket)
 
     def seconds_to_next(self) -> float:
         """Return how long it is until a poll or an early look comes due.
@@ -411,9 +411,16 @@ class _Polls:
             pool.shutdown(cancel_futures=True)
 
     def _poll_bucket(self, bucket: str, watches: Sequence[Watch]) -> None:
+        polls = [self._poll(watch) for watch in watches]
+        if all(polls):
+            self._let_go(bucket)
+        else:
+            self._busy.discard(bucket)
+
+    def _let_go(self, bucket: str) -> None:
+        """Let other threads take a bucket, unless a poll of it is due: that comes before what callbacks name."""
         try:
-            polls = [self._poll(watch) for watch in watches]
-            due = self._poller.due(self._book().watches, early=_EARLY) if all(polls) else []
+            due = self._poller.due(self._book().watches, early=_EARLY)
             if mine := [watch for watch in due if watch.place.bucket == bucket]:
                 # A list goes on, or another watch came due, as soon as other buckets had their turn.
                 self._pool.submit(self._poll_bucket, bucket, mine)
@@ -426,6 +433,8 @@ class _Polls:
         self._busy.discard(bucket)
 
     def _poll(self, watch: Watch) -> PollResult | None:
+        # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
+        rest_s = max(_REST_S, watch.every.total_seconds())
         try:
             poll = self._poller.poll_once(watch, self._book(), within=watch.every)
         except TROUBLES as error:
@@ -436,9 +445,9 @@ class _Polls:
         else:
             if poll:
                 _log(poll)
-            return poll
-        # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.
-        self._resting[watch.place.bucket] = time.monotonic() + max(_REST_S, watch.every.total_seconds())
+                return poll
+            rest_s = _REST_S  # another worker has the bucket, and it may end
+        self._resting[watch.place.bucket] = time.monotonic() + rest_s
         return None
 
     def _note_crash(self, watch: Watch, error: Exception) -> None:

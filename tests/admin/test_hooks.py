@@ -92,16 +92,27 @@ def test_two_tokens_are_taken_while_they_are_rotated(world: World) -> None:
 
 
 def test_guessers_have_to_wait_and_lock_nobody_out_of_the_api(world: World) -> None:
-    client = world.client(None)
+    short = "a-short-token"
+    client = world.app(callbacks=(short, CALLBACK)).test_client()
     for n in range(BURST):
         assert post(client, f"guess-{n}").status_code == 404
 
-    refused = post(client)
-    assert (refused.status_code, refused.headers["Retry-After"]) == (429, str(int(INTERVAL_S)))
+    for guess in ("another", short):  # a short one can be guessed
+        refused = post(client, guess)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, str(int(INTERVAL_S)))
     api = client.get("/api/v1/jobs", headers={"Authorization": f"Bearer {ADMIN}"}, environ_base={"REMOTE_ADDR": NOBODY})
     assert api.status_code == 200
     world.ticks += INTERVAL_S
-    assert post(client).status_code == 200
+    assert post(client, short).status_code == 200
+
+
+def test_a_queue_with_an_old_token_locks_out_no_other_queue(world: World) -> None:
+    world.sync()
+    client = world.client(None)
+    answers = [post(client, path).status_code for _ in range(2 * BURST) for path in ("an-old-token", CALLBACK)]
+
+    assert answers[1::2] == [200] * 2 * BURST
+    assert set(answers[::2]) == {404, 429}
 
 
 def test_the_address_is_in_no_answer_and_no_log(world: World, caplog: pytest.LogCaptureFixture) -> None:

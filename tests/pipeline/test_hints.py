@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -325,6 +326,36 @@ def test_a_poll_under_way_asks_between_its_calls(rig: Hinted) -> None:
     assert result.error is None
     assert rig.steps().count(("j1", "Running", "Success")) == 1
     assert rig.counts("call") == {"vod": rig.ci.calls()}
+
+
+def flood(rig: Hinted, jobs: int) -> None:
+    """Let unfinished jobs be on record, and callbacks name them all."""
+    rig.first_poll()
+    ids = [f"j{n}" for n in range(jobs)]
+    rig.sees(*ids, state="Running")
+    rig.called_back(*ids)
+
+
+def test_however_many_jobs_are_named_a_poll_under_way_makes_every_other_call(rig: Hinted) -> None:
+    flood(rig, 100)
+    rig.poller = rig.new_poller()
+    rig.poller.between_calls = rig.new_hints(rig.poller).ask_between
+    rig.ci.page_size = 10
+    kinds: list[bool] = []
+    rig.ci.before_call = lambda: kinds.append(len(rig.ci.described) > sum(kinds))  # whether it asks by id
+
+    rig.poll()
+
+    assert kinds.count(True) == 10  # all of them
+    assert (True, True) not in list(pairwise(kinds))
+
+
+def test_a_poll_that_comes_due_need_not_wait_until_all_that_is_named_was_asked_for(rig: Hinted) -> None:
+    flood(rig, 100)
+    rig.ci.before_call = lambda: rig.clock.advance(minutes(3))
+
+    assert len(rig.asks()) == 2
+    assert rig.poller.due(rig.book.watches)
 
 
 def test_what_ci_does_not_answer_is_asked_for_later(rig: Hinted) -> None:
