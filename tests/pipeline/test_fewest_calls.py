@@ -28,7 +28,7 @@ from tests.support.nouns import NOW, a_listed_job, a_stream, hours, minutes, sec
 from tests.support.records import rows
 from tests.support.rig import Rig
 
-TEN = seconds(10)
+SECOND, TEN = seconds(1), seconds(10)
 
 
 @pytest.fixture
@@ -295,11 +295,11 @@ def test_a_job_that_ci_lists_late_makes_the_next_lists_overlap_by_more(rig: Rig)
     rig.poll()
     assert since(rig) == OVERLAP
     knows_the_lag(rig, 60)
-    assert since(rig) == seconds(90)
+    assert since(rig) == seconds(100)
     comes(rig, "late", age=seconds(90))  # a list began 80 seconds before that
     since(rig)
     assert rig.news() == ["late"]
-    assert since(rig) == seconds(135)
+    assert since(rig) == seconds(145)
 
 
 def test_lists_overlap_by_less_after_each_ten_minutes_in_which_jobs_came_in_time(rig: Rig) -> None:
@@ -309,7 +309,18 @@ def test_lists_overlap_by_less_after_each_ten_minutes_in_which_jobs_came_in_time
         comes(rig, f"j{n}")
         overlaps.append(since(rig))
         rig.clock.advance(minutes(11))
-    assert overlaps == [OVERLAP, OVERLAP, *(OVERLAP / 2**n for n in range(1, 5)), TEN, TEN]
+    assert [round(overlap / SECOND) for overlap in overlaps] == [300, 300, 210, 143, 99, 69, 50, 36]
+
+
+@pytest.mark.parametrize("every", [10, 60])
+def test_a_ci_that_always_takes_a_minute_to_list_a_job_delays_none_by_more(rig: Rig, every: int) -> None:
+    rig.use(given=notify_all(every=f"{every}s"))
+    for second in range(0, 7200, every):
+        created = [n for n in range(17, 7200, 97) if second - every < n + 60 <= second]
+        rig.ci.has(*[a_listed_job(f"j{n}", SUCCESS, created_at=NOW + seconds(n)) for n in created])
+        rig.poll()
+        assert {f"j{n}" for n in created} <= {job for job, _, _ in rig.steps()}
+        rig.clock.advance(seconds(every))
 
 
 def test_lists_overlap_by_as_much_as_before_while_no_job_comes(rig: Rig) -> None:

@@ -108,7 +108,7 @@ _LONGEST_LAG = timedelta(minutes=40)
 
 def overlap(lag: timedelta | None) -> timedelta:
     """Return how far before the mark a list begins, if it took CI so long to list a job (None: nothing is known)."""
-    return OVERLAP if lag is None else min(max(lag * 1.5, _LEAST_OVERLAP), DEEP)
+    return OVERLAP if lag is None else min(lag * 1.5 + _LEAST_OVERLAP, DEEP)
 
 
 def lag_of(mark: datetime, created: Iterable[datetime]) -> timedelta:
@@ -117,8 +117,11 @@ def lag_of(mark: datetime, created: Iterable[datetime]) -> timedelta:
 
 
 def lag_after(lag: timedelta | None) -> timedelta:
-    """Return the lag to expect after ten minutes in which jobs were listed: a shorter one, by half."""
-    return (OVERLAP / 1.5 if lag is None else lag) / 2
+    """Return the lag to expect after ten minutes in which jobs were listed: a third shorter.
+
+    A list still begins so early that it shows, and measures anew, what takes CI as long as before.
+    """
+    return (OVERLAP / 1.5 if lag is None else lag) / 1.5
 
 
 def is_deep_due(deep_at: datetime | None, *, now: datetime) -> bool:
