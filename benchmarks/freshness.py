@@ -27,6 +27,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import DONE, IDS_PER_CALL, PAGE_SIZE, RUNNING, SUBMITTED, SUCCESS, Stream
 from bridge.pipeline.hints import Hints
+from bridge.pipeline.looks import Looks
 from bridge.pipeline.poll import Poll, Poller
 from bridge.record.database import Database
 from bridge.record.polling import hints, leases, snapshots
@@ -166,16 +167,21 @@ class _Day:
     def play(self, stores: Stores) -> _Known:
         with _poller(stores, self.ci, self.book) as poller:
             callbacks = _Callbacks(self.ci, self.book, poller) if self.hinted else None
+            looks = Looks(poller=poller)
             polls, next_poll = 0, 0.0
             while self.ci.now < _DAY_S:
                 if self.ci.now >= next_poll:
                     self._poll(poller, compare=polls % _SAMPLED == _SAMPLED - 1)
                     polls, next_poll = polls + 1, _next_poll(poller, self.book.watches[0].name)
                     _show_progress(self.ci.now)
+                for watch in looks.due(self.book):
+                    looks.ask(watch, self.book)
                 if callbacks:
                     callbacks.take()
-                look = callbacks.next_look() if callbacks else math.inf
-                self.ci.now = max(self.ci.now, min(next_poll, look))
+                times = [next_poll, callbacks.next_look() if callbacks else math.inf]
+                if look_at := looks.next_due(self.book):
+                    times.append(seconds(look_at))
+                self.ci.now = max(self.ci.now, min(times))
             with poller.db.read() as tx:
                 rows = tx.execute(select(transitions.c.job_id, transitions.c.state, transitions.c.seen_at)).all()
         ended = [row for row in rows if row.state in DONE]
