@@ -93,7 +93,8 @@ def test_a_worker_takes_renewed_keys_and_keeps_them_out_of_log_and_record(stage:
     write_keys(stage, "AKIDtwo", key, tmp_path)
     wait_until(lambda: "AKIDtwo" in asked_by(stage, "live-1250000001"), why=lambda: stage.log)
     stage.ci.create("live-1250000001", "Transcode", "p9")
-    wait_until(lambda: bool(stage.deliveries()) and stage.deliveries()[0]["attempts"], why=lambda: stage.log)
-    shown = stage.command("deliveries", "show", stage.deliveries()[0]["id"], "--json").stdout
-    assert "you are [secret], or [secret]" in shown
+    wait_until(stage.deliveries, why=lambda: stage.log)
+    show = ("deliveries", "show", stage.deliveries()[0]["id"], "--json")
+    wait_until(lambda: json.loads(stage.command(*show).stdout)["tries"], why=lambda: stage.log)
+    assert "you are [secret], or [secret]" in stage.command(*show).stdout
     assert key not in stage.log
