@@ -370,9 +370,13 @@ def foresee(
     found = preview(tx, request, queue_names, now=now, most=most)
     warnings = [_NO_RULES]
     if book:
-        rules = [rule.name for rule in book.rules]
         warnings = silence_warnings(
-            request.scope, rules=rules, notifiers=book.notifiers, watches=book.watches, queue_names=queue_names
+            request.scope,
+            rules=[rule.name for rule in book.rules],
+            notifiers=book.notifiers,
+            unheld=[rule.name for rule in book.rules if rule.blind],
+            watches=book.watches,
+            queue_names=queue_names,
         )
     by = [
         {"rule": rule, "notifier": notifier, "messages": count}

@@ -71,7 +71,8 @@ def _note_sight(
 ) -> int:
     if not blind.notified:
         return 0
-    caught_up, links = snapshots.count_seen(tx, watch.name, since=blind.since), public_url.links(tx)
+    (row,), links = leases.polls(tx, [watch.name]), public_url.links(tx)
+    caught_up = snapshots.count_news(tx, watch.name, after=blind.since + row.took)  # `since` is when a poll began
     found = [
         (rules[name], sees_message(watch, blind, rules[name], caught_up=caught_up, now=now, links=links), notifiers)
         for name, notifiers in blind.notified.items()

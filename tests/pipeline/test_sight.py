@@ -53,6 +53,21 @@ def test_a_watch_that_cannot_see_for_too_long_is_told_once_and_once_more_when_it
     assert (sees["data"]["blind_seconds"], sees["data"]["caught_up"]) == (2_160, 2)
 
 
+def test_what_is_caught_up_is_neither_silent_nor_of_the_poll_before(db: Database) -> None:
+    rig = Rig(db, BLIND)
+    rig.first_poll()
+    rig.has("j1", RUNNING)
+    rig.poll()
+    fails(rig)
+    rig.clock.advance(minutes(11))
+    rig.has("old", "Success", tag="Snapshot", created_at=rig.clock() - hours(30))  # before the first snapshot
+    rig.has("j2", "Success", started_at=rig.clock())
+    rig.poll()
+    fails(rig, None)
+    rig.passes(minutes(5))
+    assert rig.received()[-1].text == "1 transition was seen since 2026-11-21T09:01:00Z"
+
+
 def test_a_watch_that_sees_again_in_time_is_not_told_of(rig: Rig) -> None:
     for _ in range(3):
         fails(rig)

@@ -115,6 +115,7 @@ def _facts(
         "line": rule.line,
         "lines": list(rule_lines(rule, queue_names)),
         "notify": rule.notify,
+        "can_be_silenced": rule.blind is None,
         "matches": matches,
         "last_at": last_at,
         "fault": faults.get(rule.name),

@@ -70,7 +70,10 @@ class Linter:
             self._note_all(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
         of_jobs = [(at, rule) for at, rule in rules if not rule.blind]
         for place, above in _rules_that_never_fire(rule for _, rule in of_jobs):
-            text = f'never fires: rule "{above.name}" (line {above.line}) matches all that it does, and stops'
+            stopped = f'rule "{above.name}" (line {above.line})'
+            text = f"never fires: {stopped} matches all that it does, and stops"
+            if not rule.level and (rule.to.words & {SUBMITTED, RUNNING}) - above.to.words:
+                text = f"fires for inferred states only: {stopped} matches all else that it does, and stops"
             self._note(("rule", of_jobs[place][0]), text)
 
     def _note_all(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:

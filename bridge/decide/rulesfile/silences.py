@@ -180,12 +180,13 @@ def silence_warnings(
     *,
     rules: Collection[str],
     notifiers: Collection[str],
+    unheld: Collection[str] = (),
     watches: Sequence[Watch] = (),
     queue_names: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Return what may be a slip of the pen: names that there are none of, and what no watch polls.
 
-    They may be to come.
+    They may be to come. `unheld` are the rules whose messages no silence holds.
     """
     found = [
         f'rules.toml has no {kind} "{name}"{suggest(name, known)}'
@@ -193,6 +194,8 @@ def silence_warnings(
         for name in sorted(names)
         if name not in known
     ]
+    held_never = sorted(scope.rules & {*unheld})
+    found += [f'rule "{name}" is about watches that cannot see: no silence holds its messages' for name in held_never]
     polled = Polled(watches, {name: queue for queue, name in (queue_names or {}).items()})
     found += [f"{'.'.join(keys)}: {text}" for keys, text in polled.findings(scope.was, scope.to, scope.conditions)]
     return (

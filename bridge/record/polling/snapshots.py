@@ -243,10 +243,10 @@ def count_transitions(tx: Connection, job_id: str, bucket: str | None = None) ->
     return tx.execute(mine.filter_by(bucket=bucket) if bucket else mine).scalar_one()
 
 
-def count_seen(tx: Connection, watch: str, *, since: datetime) -> int:
-    """Return how many transitions a watch has seen since then."""
-    mine = select(func.count()).select_from(transitions).filter_by(watch=watch)
-    return tx.execute(mine.where(transitions.c.seen_at >= ms(since), ~transitions.c.inferred)).scalar_one()
+def count_news(tx: Connection, watch: str, *, after: datetime) -> int:
+    """Return how many transitions a watch has seen after then, without silent ones."""
+    mine = select(func.count()).select_from(transitions).filter_by(watch=watch, silent=None)
+    return tx.execute(mine.where(transitions.c.seen_at > ms(after), ~transitions.c.inferred)).scalar_one()
 
 
 def transition_at(tx: Connection, bucket: str, job_id: str, sequence: int) -> Transition | None:

@@ -52,6 +52,13 @@ def test_each_rule_is_shown_in_words(world: World) -> None:
     assert "2 matches" in said[said.index("all line 33") :]
 
 
+def test_a_rule_that_no_silence_holds_offers_none(world: World) -> None:
+    world.book = a_book(f'{RULES}\n[[rule]]\nname = "blind"\nblind = "10m"\nnotify = "cms"\n')
+    html = page(signed_in(world), "/rules")
+    assert 'aria-label="Silence all"' in html
+    assert 'aria-label="Silence blind"' not in html
+
+
 def test_a_rule_of_any_name_is_found_by_its_link(world: World) -> None:
     world.book = a_book(RULES + MORE)
     html = page(signed_in(world), "/rules")

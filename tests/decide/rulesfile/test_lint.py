@@ -151,6 +151,12 @@ def test_a_rule_below_one_that_stops_all_it_matches_never_fires(first, second):
     assert two_rules(f"stop = true\n{first}", second) == NEVER
 
 
+def test_a_rule_below_one_that_stops_all_but_inferred_states_fires_for_these_only():
+    only = [NEVER[0].replace("never fires", "fires for inferred states only").replace("all that", "all else that")]
+    for above in ("", 'to = "active"', 'to = ["Running", "Pause"]'):
+        assert two_rules(f"stop = true\n{above}", 'to = ["Running"]') == (NEVER if "Pause" in above else only)
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [

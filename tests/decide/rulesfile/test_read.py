@@ -1,3 +1,4 @@
+import re
 import tomllib
 from datetime import timedelta
 from pathlib import Path
@@ -6,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from bridge.decide.rulesfile.errors import Lines
+from bridge.decide.whatif.rule_tests import run
 from bridge.model import Rate, SlackNotifier, WebhookNotifier
 from tests.support.nouns import SECRET, a_rulebook
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults, notifier
@@ -21,6 +23,15 @@ def test_the_example_is_right():
     assert [found.name for found in book.rules] == ["failed", "finished", "stuck"]
     assert set(book.notifiers) == {"ops", "cms"}
     assert set(book.templates) == {"failed"}
+
+
+def test_what_the_example_suggests_in_comments_is_right_and_fits_its_tests():
+    book = a_rulebook(
+        re.sub(r"^# (?=\[\[rule\]\]|[a-z.]+ +=)", "", EXAMPLE.read_text(), flags=re.MULTILINE), EXAMPLE_ENV
+    )
+    assert book.warnings == ()
+    assert [found.name for found in book.rules] == ["old news", "failed", "finished", "stuck"]
+    assert (len(book.tests), run(book)) == (1, [])
 
 
 def test_what_a_file_leaves_out_has_its_default():

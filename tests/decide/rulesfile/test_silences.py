@@ -135,6 +135,13 @@ def test_a_name_that_there_is_not_is_a_doubt() -> None:
     ]
 
 
+def test_a_rule_about_watches_that_cannot_see_is_a_doubt() -> None:
+    scope = read(rule=["blind", "failed"]).scope
+    assert silence_warnings(scope, rules=["failed", "blind"], notifiers=[], unheld=["blind"]) == [
+        'rule "blind" is about watches that cannot see: no silence holds its messages'
+    ]
+
+
 QUEUES = a_rulebook(f'[alias.queue]\nvod = "p22"\n{WATCH}queues = ["vod"]\n{RULE}')
 
 
