@@ -46,6 +46,7 @@ TOKEN_HEADER = "x-ci-security-token"  # noqa: S105  a header's name; cloud docs 
 
 _QUEUES_PER_CALL = 10  # the documented default; no maximum is documented
 _MOST_QUEUE_PAGES = 20
+_QUEUE_PAGE_S, _QUEUES_S = 5.0, 20.0  # one call, and all of them with their waits: polls wait meanwhile
 
 _mask = lru_cache(maxsize=64)(Mask)
 _OVER = ("ExpiredToken", "InvalidAccessKeyId")  # temporary keys that end are refused with one of these
@@ -90,7 +91,7 @@ class TencentCi:
         """
         self._endpoint = endpoint
         self.keys = KeyRing(credentials, sources, clock=clock, monotonic=monotonic, metadata_url=metadata_url)
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._monotonic, self._sleep = clock, monotonic, sleep
         self._rate_limit = RateLimit(rate, monotonic=monotonic, sleep=sleep)
         self._session = HttpSession(deadline_s=deadline_s, monotonic=monotonic, proxies=proxies, trusted=trusted)
         self._offsets: dict[str, timedelta] = {}
@@ -179,13 +180,15 @@ class TencentCi:
     def queues(self, place: Place) -> tuple[Queue, ...]:
         """Return the queues of a bucket; of very many the first.
 
+        A refusal is not waited out, and slows no other call down: nobody waits for the names.
         Document: https://www.tencentcloud.com/document/product/1045/72939, read 2026-11-30.
         """
         found: dict[str, Queue] = {}
+        until_s = self._monotonic() + _QUEUES_S
         for number in range(1, _MOST_QUEUE_PAGES + 1):
             params = {"category": "CateAll", "pageNumber": str(number), "pageSize": str(_QUEUES_PER_CALL)}
             try:
-                page, _ = self._ask(place, "/queue", params, QueueReader)
+                page, _ = self._ask_once(place, "/queue", params, QueueReader)
             except AuthError as error:
                 error.advice = GRANT_QUEUES if error.advice == GRANT else error.advice
                 raise
@@ -193,6 +196,8 @@ class TencentCi:
             found |= new
             if not new or (page.total is not None and len(found) >= page.total):
                 break
+            if self._monotonic() > until_s:
+                raise TemporaryError(f"{place.host} took longer than {_QUEUES_S:g} s to list the queues")
         return tuple(found.values())
 
     def _reader(self, place: Place) -> Callable[[], AnswerReader]:
@@ -226,6 +231,17 @@ class TencentCi:
                 case _:
                     raise error
 
+    def _ask_once(
+        self, place: Place, path: str, params: Mapping[str, str], new_reader: Callable[[], Reader[Content]]
+    ) -> tuple[Content, Reply]:
+        """Like `_ask`, for what is not worth trying again."""
+        keys = self.keys.of(place.credentials)
+        self._rate_limit.wait(place.bucket, place.watch_rate)
+        answer, reply = self._send(place, path, params, self.offset(place), keys, new_reader(), within_s=_QUEUE_PAGE_S)
+        if answer is None:
+            raise self._refusal(place, reply, keys)
+        return answer, reply
+
     def _send(
         self,
         place: Place,
@@ -234,6 +250,8 @@ class TencentCi:
         offset: timedelta,
         keys: Credentials,
         reader: Reader[Content],
+        *,
+        within_s: float | None = None,
     ) -> tuple[Content | None, Reply]:
         """Ask once; return what an answer of status 200 says (None: it has another), and the answer."""
         endpoint = place.endpoint or self._endpoint
@@ -249,7 +267,9 @@ class TencentCi:
         host = f"{place.host} through {base.rpartition('@')[2]}" if endpoint else place.host
         reply = None
         try:
-            reply = self._session.get(url, headers=headers, authorization=signature, host=host, take=reader.feed)
+            reply = self._session.get(
+                url, headers=headers, authorization=signature, host=host, take=reader.feed, deadline_s=within_s
+            )
             return reader.close() if reply.status == 200 else None, reply
         except UnreadableReply as error:
             raise _detailed(error, place, reader.beginning or b"", reply, keys) from None

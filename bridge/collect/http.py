@@ -133,28 +133,36 @@ class HttpSession:
         host: str,
         take: Callable[[bytes], None],
         authorization: str | None = None,
+        deadline_s: float | None = None,
     ) -> Reply:
         """Return the answer, whatever its status; `host` is the name of the other side in errors.
 
+        `deadline_s` is one for this request, if it is not to take as long as others may.
         The body of a 200 is passed to `take` in pieces, as it arrives; of others, the beginning is in the reply.
         """
-        deadline = _Deadline(self._monotonic() + self._deadline_s, self._monotonic)
+        within_s = self._deadline_s if deadline_s is None else min(deadline_s, self._deadline_s)
+        deadline = _Deadline(self._monotonic() + within_s, self._monotonic)
         token = _deadline.set(deadline)
         try:
-            return self._get(url, headers, authorization, take)
+            return self._get(url, headers, authorization, take, within_s)
         # Without causes: requests' own texts may quote headers and a proxy's password.
         except _NO_ADDRESS:
             raise ConfigError(f"{host}: there is no such address", advice=CHECK_ADDRESS) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             if deadline.left() <= 0:
-                raise TemporaryError(f"{host} took longer than {self._deadline_s:g} s to answer") from None
+                raise TemporaryError(f"{host} took longer than {within_s:g} s to answer") from None
             by = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
             raise TemporaryError(f"{host}: {by}{_reason(error)}", advice=_advice(error)) from None
         finally:
             _deadline.reset(token)
 
     def _get(
-        self, url: str, headers: Mapping[str, str], authorization: str | None, take: Callable[[bytes], None]
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        authorization: str | None,
+        take: Callable[[bytes], None],
+        within_s: float,
     ) -> Reply:
         def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
             if authorization is not None:
@@ -168,7 +176,7 @@ class HttpSession:
             proxies=self._proxies.of(url),
             stream=True,
             allow_redirects=False,
-            timeout=(min(CONNECT_TIMEOUT_S, self._deadline_s), min(SILENCE_TIMEOUT_S, self._deadline_s)),
+            timeout=(min(CONNECT_TIMEOUT_S, within_s), min(SILENCE_TIMEOUT_S, within_s)),
         ) as response:
             body = bytearray()
             # Unlike iter_content, this returns what has arrived, even if the rest never does.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from datetime import timedelta
+
 import pytest
 
 from bridge.collect.client import TencentCi
-from bridge.collect.errors import AuthError, BrokenReply, CiError, UnreadableReply
-from bridge.model import Queue
-from tests.collect.conftest import PLACE, FakeCi, answer, fixture, refusal
+from bridge.collect.errors import AuthError, BrokenReply, CiError, TemporaryError, Throttled, UnreadableReply
+from bridge.model import Queue, Rate
+from tests.collect.conftest import CREDENTIALS, PLACE, Clock, FakeCi, answer, fixture, refusal
+from tests.support.receivers import dripping
 
 
 def page(*names: str, first: int = 0, total: int | str | None = None) -> bytes:
@@ -117,3 +121,33 @@ def test_keys_that_may_not_ask_for_queues_say_what_to_grant(ci: TencentCi, fake_
     fake_ci.will(refusal("signature_does_not_match_403.xml"))
     with pytest.raises(AuthError, match="check TENCENTCLOUD_SECRET_ID"):
         ci.queues(PLACE)
+
+
+@pytest.mark.parametrize("refused", ["too_many_requests_429.xml", "slow_down_503.xml", "internal_error_500.xml"])
+def test_a_refusal_is_not_waited_out_and_slows_no_poll_down(
+    ci: TencentCi, fake_ci: FakeCi, clock: Clock, refused: str
+) -> None:
+    fake_ci.will(refusal(refused))
+    with pytest.raises((Throttled, TemporaryError)):
+        ci.queues(PLACE)
+    assert len(fake_ci.asked) == 1
+    assert clock.slept == []
+    assert not ci.is_slowed(PLACE)
+
+
+def test_many_queues_for_which_the_rate_makes_us_wait_are_given_up(
+    ci: TencentCi, fake_ci: FakeCi, clock: Clock
+) -> None:
+    ci.set_rate(Rate(count=1, per=timedelta(seconds=8)))
+    fake_ci.will(*(answer(body=page(*"abcdefghij", first=n * 10)) for n in range(20)))
+    with pytest.raises(TemporaryError, match="longer than 20 s"):
+        ci.queues(PLACE)
+    assert len(fake_ci.asked) == 4
+
+
+def test_an_answer_that_takes_long_is_cut_after_seconds(fake_ci: FakeCi) -> None:
+    ticks = itertools.count(step=0.1)
+    with TencentCi(credentials=CREDENTIALS, endpoint=fake_ci.url, monotonic=lambda: next(ticks)) as ci:
+        fake_ci.will(dripping(b"", b"a", every_s=0.001))
+        with pytest.raises(TemporaryError, match="took longer than 5 s"):
+            ci.queues(PLACE)
