@@ -612,15 +612,21 @@ class Poller:
             new = list[Listing]()
             if not whole and row.next_poll_at:
                 poll.idle = {s.key for s in watch.streams if s.key not in begun and _is_idle(poll, s)}
+            left_deep = {
+                key: listing
+                for key, known in poll.streams.items()
+                if key not in poll.idle
+                and (listing := self._deep.pop(key, None))
+                and listing.stream in current
+                and (known.deep_at is None or known.deep_at < listing.chain.began)
+            }
             streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
             mine = {stream.key: [job for job in unfinished if job.stream == stream.key] for stream in streams}
             plans = cheapest([_ways(tx, poll, stream, mine[stream.key]) for stream in streams])
             for stream, plan in zip(streams, plans, strict=True):
-                deep_since = None if stream.key in self._deep else _deep_since(tx, poll, stream)
+                deep_since = None if stream.key in left_deep else _deep_since(tx, poll, stream)
                 new += _new_listings(poll, stream, plan, deep_since)
-            left_deep = [self._deep.pop(key) for key in keys if key in self._deep and key not in poll.idle]
-            left_deep = [listing for listing in left_deep if listing.stream in current]
-            poll.deep = [*left_deep, *(listing for listing in new if listing.deep and not listing.moves_mark)]
+            poll.deep = [*left_deep.values(), *(listing for listing in new if listing.deep and not listing.moves_mark)]
             new = [listing for listing in new if listing not in poll.deep]
             listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
             poll.planned = -(-len(poll.unseen.keys() - listed_ids) // IDS_PER_CALL)

@@ -375,6 +375,24 @@ def test_a_list_before_the_mark_waits_for_what_is_fresh_and_goes_on_in_the_next_
     assert rig.mark() == rig.clock() - TEN
 
 
+def test_a_list_before_the_mark_that_another_worker_has_ended_does_not_go_on(rig: Rig) -> None:
+    rig.poll()
+    for n in range(9):
+        comes(rig, f"j{n}", age=seconds(n))
+    rig.polls(1, TEN)
+    knows_the_lag(rig, 0)
+    rig.clock.advance(minutes(11))
+    rig.ci.page_size = 2
+    looks = itertools.count()
+    first = rig.new_poller(monotonic=lambda: float(next(looks)))
+    assert first.poll_once(rig.book.watches[0], rig.book, within=seconds(3))
+    rig.polls(1, TEN)
+    rig.ci.listed_again.clear()
+    rig.clock.advance(TEN)
+    assert first.poll_once(rig.book.watches[0], rig.book)
+    assert rig.ci.listed_again == []
+
+
 # --- how many calls -------------------------------------------------------------------------------------------------
 
 
