@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -150,7 +150,8 @@ class Poll:
 
     def unseen_of(self, stream: Stream) -> list[str]:
         """Return which jobs of a stream are still to be seen."""
-        return [job_id for job_id, key in self.unseen.items() if key == stream.key]
+        own = stream.key
+        return [job_id for job_id, key in self.unseen.items() if key == own]
 
     @property
     def complete(self) -> set[str]:
@@ -408,7 +409,9 @@ def _deep_since(tx: Connection, poll: Poll, stream: Stream) -> datetime | None:
 
 def _new_listings(poll: Poll, stream: Stream, planned: Plan, deep_since: datetime | None) -> Iterator[Listing]:
     """Yield the lists of a stream: of all jobs, of the unfinished ones before that, and of what is listed once more."""
-    known_to, also = poll.streams[stream.key].mark, {*poll.left_out, *poll.again}.intersection(poll.unseen_of(stream))
+    key = stream.key
+    known_to, left = poll.streams[key].mark, {*poll.left_out, *poll.again}
+    also = {job_id for job_id in left if poll.unseen.get(job_id) == key}
     until = planned.since + RESOLUTION
 
     def listing(span: Span, **facts: Any) -> Listing:
@@ -621,7 +624,9 @@ class Poller:
                 and (known.deep_at is None or known.deep_at < listing.chain.began)
             }
             streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
-            mine = {stream.key: [job for job in unfinished if job.stream == stream.key] for stream in streams}
+            mine = defaultdict[str, list[UnfinishedJob]](list)
+            for job in unfinished:
+                mine[job.stream].append(job)
             plans = cheapest([_ways(tx, poll, stream, mine[stream.key]) for stream in streams])
             for stream, plan in zip(streams, plans, strict=True):
                 deep_since = None if stream.key in left_deep else _deep_since(tx, poll, stream)
