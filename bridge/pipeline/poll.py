@@ -615,14 +615,7 @@ class Poller:
             new = list[Listing]()
             if not whole and row.next_poll_at:
                 poll.idle = {s.key for s in watch.streams if s.key not in begun and _is_idle(poll, s)}
-            left_deep = {
-                key: listing
-                for key, known in poll.streams.items()
-                if key not in poll.idle
-                and (listing := self._deep.pop(key, None))
-                and listing.stream in current
-                and (known.deep_at is None or known.deep_at < listing.chain.began)
-            }
+            left_deep = self._left_deep(poll, current)
             streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
             mine = defaultdict[str, list[UnfinishedJob]](list)
             for job in unfinished:
@@ -638,6 +631,15 @@ class Poller:
             new.sort(key=lambda listing: listing.by_state)  # what is new comes first
             poll.listings = [*new, *poll.going_on]
             return poll
+
+    def _left_deep(self, poll: Poll, current: Collection[Stream]) -> dict[str, Listing]:
+        """Return by stream the lists from before the mark to go on with, unless another worker has ended one since."""
+        found = dict[str, Listing]()
+        for key in [key for key in poll.streams if key not in poll.idle]:
+            listing, deep_at = self._deep.pop(key, None), poll.streams[key].deep_at
+            if listing and listing.stream in current and (deep_at is None or deep_at < listing.chain.began):
+                found[key] = listing
+        return found
 
     def _ask(self, poll: Poll, until_s: float | None) -> None:
         """Make the calls of a poll. Raises CiError where every other call would fail the same way."""
