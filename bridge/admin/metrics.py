@@ -226,9 +226,9 @@ def _of_source(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
 
 def _of_detection(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     by, known = ("watch",), list(product([watch.name for watch in book.watches]))
-    delay = "From when CI says, in whole seconds, that a job changed until that was seen."
+    delay = "From a change of a job, as CI dates it in whole seconds, until it was seen."
     yield histogram("detected", "detection_delay_seconds", delay, by, by_metric["detected"], known)
-    news = "Changes that were seen and are news; of some CI does not say when they happened."
+    news = "Changes that were seen, without those of first snapshots; CI does not date all of them."
     yield counter("watch_transitions", news, by, by_metric["detected"], known)
     yield counter("watch_calls", "Calls that CI answered, for lists and for jobs by id.", by, by_metric["call"], known)
 

@@ -69,8 +69,8 @@ def _detection(found: Detection | None) -> tuple[str | None, str | None]:
         return None, None
     seen = _within(found.p50_seconds, 99, found.p99_seconds)
     per = found.calls_per_transition
-    of = "" if per is None else f": {per:.2f} per change of {count(found.transitions)}"
-    return seen, f"{count(found.calls)}{of}"
+    changes = f"{count(found.transitions)} change{'s' if found.transitions != 1 else ''}"
+    return seen, f"{count(found.calls)} for {changes}" + ("" if per is None else f": {per:.2f} per change")
 
 
 def _of_watch(watch: rulebook.Watch, warnings: Sequence[HealthWarning]) -> tuple[str, str]:

@@ -157,7 +157,7 @@ class Explanation(BaseModel):
     happened_at: Moment
     seen_at: Moment
     watch: str
-    inferred: bool = Field(description="not seen; the job's times prove it")
+    inferred: bool = Field(description="true: it was not seen, but the job's times prove it")
     silent: str | None = Field(description="why nobody was notified")
     judged_by: str | None = Field(description="the sha of the rules whose verdicts are in `rules`")
     notes: list[str]

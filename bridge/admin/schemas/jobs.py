@@ -87,7 +87,7 @@ class Transition(BaseModel):
     watch: str
     happened_at: Moment = Field(description="by CI's clock; where CI does not say, when it was seen")
     seen_at: Moment
-    inferred: bool = Field(description="not seen; the job's times prove it")
+    inferred: bool = Field(description="true: it was not seen, but the job's times prove it")
     silent: str | None = Field(description="why nobody was notified")
     rules: list[Fired]
 

@@ -46,9 +46,7 @@ class Watch(BaseModel):
     queues: list[Queue] = []
     credentials: str | None = Field(None, description="the name of the keys it is polled with; null: TENCENTCLOUD_*")
     every_seconds: float = 0
-    idle_seconds: float | None = Field(
-        None, description="how often tags of which nothing new comes; null: as all others"
-    )
+    idle_seconds: float | None = Field(None, description="how often quiet tags are polled; null: as all others")
     lookback_seconds: float = 0
     next_poll_at: Moment | None = Field(None, description="null: at once")
     paused: bool = False
@@ -58,12 +56,12 @@ class Watch(BaseModel):
     error: str | None = None
     calls: int = Field(0, description="of the last poll")
     jobs: int = Field(0, description="of the last poll")
-    rate: str | None = Field(None, description="of its own calls; null: its bucket's alone counts")
+    rate: str | None = Field(None, description="the limit of its own calls; null: it has none beside its bucket's")
     took_seconds: float | None = Field(None, description="how long the last complete poll took")
-    waited_seconds: float | None = Field(None, description="of that, for its turn within `rate`")
-    rate_note: str | None = Field(None, description="what keeping to `rate` costs in freshness; null: next to nothing")
+    waited_seconds: float | None = Field(None, description="how much of that it waited because of `rate`")
+    rate_note: str | None = Field(None, description="how much later changes are seen because of `rate`; null: hardly")
     behind: list[str] = Field([], description="tags whose list is long and continues in the next poll")
-    progress: list[ListProgress] = Field([], description="how far the lists that go on have come")
+    progress: list[ListProgress] = Field([], description="of the long lists that are being read")
     paused_queues: list[Queue] = Field([], description="queues that it may have jobs of, and that are paused in CI")
     callback_at: Moment | None = Field(None, description="when CI's last callback about a job of its bucket came")
     clock_ahead_seconds: float | None = Field(

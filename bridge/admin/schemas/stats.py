@@ -67,8 +67,8 @@ class Detection(BaseModel):
     calls: int = Field(description="that CI answered: for lists and for jobs by id")
     calls_per_transition: float | None
     p50_seconds: float | None = Field(
-        description="from when a change happened until it was seen, estimated from a histogram; CI says when in whole "
-        "seconds, rounded down, and not of each change"
+        description="half of the changes that CI dates were seen within so long: estimated from a histogram, and up "
+        "to a second too much, as CI rounds its times down to whole seconds; null: there were none"
     )
     p99_seconds: float | None
 

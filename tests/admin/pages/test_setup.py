@@ -84,7 +84,7 @@ def test_how_soon_a_watch_sees_changes_and_what_that_costs_is_shown(world: World
         counters.add(tx, [*counters.all_timed("detected", ("vod",), [2.5] * 4_000)], now=NOON)
     said = text_of(admin.get("/watches").text)
     assert "Changes seen, last 24 h half within 2.5 s, 99 % within 3.0 s" in said
-    assert "Calls, last 24 h 1,200: 0.30 per change of 4,000" in said
+    assert "Calls, last 24 h 1,200 for 4,000 changes: 0.30 per change" in said
 
 
 def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskClient) -> None:
@@ -204,7 +204,7 @@ def test_a_card_says_how_far_a_long_list_has_come(world: World, admin: FlaskClie
     with world.db.write() as tx:
         leases.note_progress(tx, "vod", [list_])
     said = text_of(watch_card(admin.get("/watches").text, "vod"))
-    assert "A long list goes on: Transcode, queue p224, 12 pages with 1,200 jobs read, up to those created" in said
+    assert "A long list is being read: Transcode, queue p224, so far 12 pages with 1,200 jobs, up to those cr" in said
     assert "2026-11-21 10:00:00 UTC" in said
 
 
