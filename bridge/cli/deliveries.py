@@ -62,8 +62,12 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
 
 
 def _with_reports(delivery: Facts) -> Facts:
-    """Add what a delivery reports: a state, or that a job left one."""
-    return delivery | {"reports": f"no longer {delivery['left']}" if delivery["left"] else delivery["tells"]}
+    """Add what a delivery reports: a state, that a job left one, or something about a watch."""
+    said = f"no longer {delivery['left']}" if delivery["left"] else delivery["tells"]
+    return delivery | {"reports": _OF_WATCHES.get(delivery["kind"], said)}
+
+
+_OF_WATCHES = {"blind": "a watch cannot see", "sees": "a watch sees again"}
 
 
 @deliveries.command("show")

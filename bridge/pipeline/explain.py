@@ -640,7 +640,7 @@ _STATUSES = {
     "not_on_record": "not on record",
     "at_once": "at once",
 }  # the others are words for people, too
-_INFERRED = "it was not seen, and is inferred from the job's times: only a rule whose `to` names the state is notified"
+_INFERRED = "it was not seen, and is inferred from the job's times: only rules whose `to` names the state fire"
 _NO_DELIVERY = ("already_told", "stopped")  # an earlier rule has made it, which is said
 
 

@@ -15,6 +15,7 @@ from bridge.record.database import Database, ms
 from bridge.record.polling import leases
 from bridge.record.schema import watches
 from tests.conftest import Opener, on_both
+from tests.support.commands import call
 from tests.support.nouns import NOW, by_hand, hours, minutes, seconds
 from tests.support.rig import EVERY, OVER, WITH_FALLBACK, Rig
 
@@ -247,6 +248,16 @@ def test_a_clock_that_was_set_back_delays_no_message_of_blindness(rig: Rig) -> N
     fails(rig)
     rig.passes(minutes(20))
     assert len(rig.lines()) == 1
+
+
+def test_lists_of_deliveries_say_what_they_are_about(rig: Rig, db_url: str) -> None:
+    fails(rig)
+    rig.passes(minutes(15))
+    fails(rig, None)
+    rig.passes(minutes(5))
+    sees, blind = call("deliveries", "list", DATABASE_URL=db_url).stdout.splitlines()[1:]
+    assert " a watch sees again " in sees
+    assert " a watch cannot see " in blind
 
 
 def test_explanations_and_backtests_of_jobs_leave_rules_about_watches_out(rig: Rig) -> None:
