@@ -292,7 +292,7 @@ def simulate(
       ci-bridge doctor && ci-bridge run
 
     \b
-    How soon are changes seen, with how many calls? In one, with a worker and a database of its own:
+    How soon are changes seen, and with how many calls? In one terminal, with a worker and a database of its own:
       ci-bridge simulate --report --for 5m --every 1 --poll-every 10s --callbacks xml
     """
     stop = threading.Event()

@@ -49,8 +49,8 @@ class Check:
 def doctor(as_json: bool) -> None:
     """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 if a check fails.
 
-    Asks CI for one job of each tag (and queue), resolves each webhook's address, asks Slack about each token, its
-    scopes and channels. Sends no message: `ci-bridge notifier test NAME` does.
+    Asks CI for one job of each tag (and queue) and for the names of queues, resolves each webhook's address, asks Slack
+    about each token, its scopes and channels. Sends no message: `ci-bridge notifier test NAME` does.
 
     \b
     Examples:

@@ -118,8 +118,8 @@ class _Reader:
 
     def _check_idle(self, idle: timedelta | None, every: timedelta, path: Path) -> None:
         if idle is not None and idle < every:
-            text = f"{human(idle.total_seconds())} is less than every, {human(every.total_seconds())}"
-            self._tables.note(path, f"{text}: what is idle is polled less often")
+            text = f"{human(idle.total_seconds())} is less than every ({human(every.total_seconds())})"
+            self._tables.note(path, f"{text}: quiet tags are to be polled less often, not more")
 
     def _read_aliases(self) -> None:
         for kind, table in self._tables.named("alias"):

@@ -102,8 +102,8 @@ def _endpoint(value: str) -> str:
 
 def _of_a_watch(rate: Rate) -> Rate:
     if rate.per > timedelta(minutes=1):
-        text = f"counts in {human(rate.per.total_seconds())}, and a poll that waits holds its bucket"
-        raise ValueError(f'{text}: write it for at most a minute, such as "20/1m"')
+        text = f"has a time of {human(rate.per.total_seconds())}; the limit is a minute"
+        raise ValueError(f'{text}, as a poll that waits keeps others of the bucket waiting: write for example "20/1m"')
     return rate
 
 

@@ -67,7 +67,7 @@ def test_what_is_idle_may_be_polled_less_often(defaults, watch, idle):
 
 
 def test_what_is_idle_is_not_polled_more_often():
-    said = 'key "idle": 10 s is less than every, 30 s: what is idle is polled less often'
+    said = 'key "idle": 10 s is less than every (30 s): quiet tags are to be polled less often, not more'
     assert faults(f'{WATCH}idle = "10s"\n{RULE}') == [f'6: watch "vod", {said}']
     assert faults(f'[defaults]\nidle = "10s"\n{WATCH}{RULE}') == [f"2: [defaults], {said}"]
 

@@ -21,7 +21,8 @@ def test_a_watch_has_the_rate_that_is_written_and_else_none():
     [
         (
             '"100/5m"',
-            'counts in 5 min, and a poll that waits holds its bucket: write it for at most a minute, such as "20/1m"',
+            "has a time of 5 min; the limit is a minute, as a poll that waits keeps others of the bucket waiting:"
+            ' write for example "20/1m"',
         ),
         ('"often"', '"often" is not a rate; write for example "10/s" or "100/5m"'),
         ("5", '5 is not a string such as "10/s" or "100/5m"'),
