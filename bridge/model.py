@@ -217,7 +217,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blindness:
-    """A watch has had no complete poll since then; `notified` has the notifiers that know, by rule."""
+    """Since then no poll of a watch was complete, or read on in a long list; `notified` has by rule whom it told."""
 
     since: datetime
     notified: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -359,6 +359,13 @@ def test_a_message_of_an_inferred_transition_says_so_in_its_title_and_its_event(
     assert build(first, "ran", MessageTemplate(), {}).message.text == "was submitted at 2026-11-21T12:00:00Z"
 
 
+def test_a_template_says_how_late_an_end_was_seen_but_not_a_time_in_state():
+    stuck = LevelEvent(state=RUNNING, since=NOON, after=timedelta(minutes=30))
+    late = MessageTemplate(text=compiled("{{ job.late is none }}"))
+    assert build(failed(), "r", late, {}).message.text == "False"
+    assert build(failed(), "r", late, {}, level_event=stuck).message.text == "True"
+
+
 def test_each_notifier_is_told_once_and_by_the_first_rule_that_names_it(book):
     told = new_delivery(failed(), book)
     assert [(one.notifier, one.message.rule) for one in told.deliveries] == [("hook", "failed"), ("bot", "failed")]
