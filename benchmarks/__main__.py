@@ -25,6 +25,7 @@ retention a claim beside a million deliveries that were sent, against one in an 
 fairness  how old deliveries to live receivers get beside a dead one with 100,000 waiting, against none waiting
 rules     matching with a thousand rules, against ten; and stored transitions put through them again
 slack     messages that show each job's state, a storm, and kills, within Slack's limits; alone, as it takes minutes
+freshness how soon states of a simulated day are known, with how many calls, beside a poller that lists all of it
 pages     every list, detail and page beside a million jobs, against a handful; alone, as it takes minutes to fill
 
 Peers come from `pip install --group bench` and from Debian: nginx-light, redis-server, prometheus-alertmanager.
