@@ -56,6 +56,7 @@ class Hints:
         """Ask for the jobs of a bucket that are due. If another worker has it, that one's poll asks for them."""
         poller = self.poller
         with poller.db.write() as tx:
+            is_kept = leases.holds(tx, bucket, poller.worker)  # for lists that go on in the next poll
             if not poller.acquire(tx, bucket):
                 return
         watches = [watch for watch in book.watches if watch.place.bucket == bucket]
@@ -68,7 +69,8 @@ class Hints:
         except Halted:
             pass
         finally:
-            poller.release(bucket)
+            if not is_kept:
+                poller.release(bucket)
 
     def ask_between(self, poll: Poll) -> None:
         """Make one such call between two of a poll, which has the bucket. Raises LeaseLost, OtherRules and Halted."""

@@ -9,10 +9,9 @@ import random
 import secrets as randomness
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -345,29 +344,39 @@ class _Polls:
         self._pool = ThreadPoolExecutor(_POLLS_AT_ONCE, thread_name_prefix="poll")
         self._hint_pool = ThreadPoolExecutor(_HINTS_AT_ONCE, thread_name_prefix="hints")  # polls may take long
         self._busy: set[str] = set()  # buckets that a thread is at
-        self._lock = threading.Lock()  # of `_busy`
+        self._queued: set[str] = set()  # buckets that wait for one, to be polled or looked at
+        self._lock = threading.Lock()  # of both
         self._resting: dict[str, float] = {}  # buckets whose poll failed, and until when (monotonic)
 
     def start_due(self, *, early: timedelta) -> None:
-        by_bucket: dict[str, list[Watch]] = defaultdict(list)
-        for watch in self._poller.due(self._book().watches, early=early):
-            by_bucket[watch.place.bucket].append(watch)
-        for bucket, watches in by_bucket.items():
-            if self._begin(bucket):
-                self._pool.submit(self._poll_bucket, bucket, watches)
         book = self._book()
+        for watch in self._poller.due(book.watches, early=early):
+            self._queue(watch.place.bucket, self._poll_due)
         for watch in self._looks.due(book):
-            if self._begin(watch.place.bucket):
-                self._pool.submit(self._look, watch, book)
+            self._queue(watch.place.bucket, partial(self._look, watch, book))
 
-    def _look(self, watch: Watch, book: Rulebook) -> None:
+    def _queue(self, bucket: str, work: Callable[[str], None]) -> None:
+        """Let a thread do this for a bucket as soon as there is one; until then, what callbacks name is asked for."""
+        with self._lock:
+            if bucket in self._queued or not self._is_free(bucket):
+                return
+            self._queued.add(bucket)
+        self._pool.submit(self._do_queued, bucket, work)
+
+    def _do_queued(self, bucket: str, work: Callable[[str], None]) -> None:
+        with self._lock:
+            self._queued.discard(bucket)
+        if self._begin(bucket):  # else whoever has it looks what is due, when it lets go of it
+            work(bucket)
+
+    def _look(self, watch: Watch, book: Rulebook, bucket: str) -> None:
         try:
             self._looks.ask(watch, book)
         except TROUBLES as error:
             logger.warning("no early look: database unavailable", extra={"watch": watch.name, "reason": trouble(error)})
         except Exception:  # the edge of a thread: polls see the jobs
             logger.exception("an early look failed", extra={"watch": watch.name})
-        self._let_go(watch.place.bucket)
+        self._let_go(bucket)
 
     def start_hinted(self) -> None:
         """Ask for the jobs that callbacks name, where no poll does that between its calls."""
@@ -377,13 +386,17 @@ class _Polls:
                 self._hint_pool.submit(self._ask_hinted, bucket, book)
 
     def _begin(self, bucket: str) -> bool:
-        """Take a bucket for a thread; False if there is one, or its last poll could not be recorded."""
-        is_resting = self._resting.get(bucket, 0) > time.monotonic()
+        """Take a bucket for a thread; False if it is not free."""
         with self._lock:
-            if bucket in self._busy or is_resting or self._stop.is_set():
-                return False
-            self._busy.add(bucket)
-            return True
+            is_free = self._is_free(bucket)
+            if is_free:
+                self._busy.add(bucket)
+            return is_free
+
+    def _is_free(self, bucket: str) -> bool:
+        """Tell whether no thread is at a bucket, and its last poll could be recorded."""
+        is_resting = self._resting.get(bucket, 0) > time.monotonic()
+        return not (bucket in self._busy or is_resting or self._stop.is_set())
 
     def _ask_hinted(self, bucket: str, book: Rulebook) -> None:
         try:
@@ -410,27 +423,35 @@ class _Polls:
         for pool in (self._hint_pool, self._pool):
             pool.shutdown(cancel_futures=True)
 
-    def _poll_bucket(self, bucket: str, watches: Sequence[Watch]) -> None:
-        polls = [self._poll(watch) for watch in watches]
+    def _poll_due(self, bucket: str) -> None:
+        polls = [self._poll(watch) for watch in self._due(bucket)]
         if all(polls):
             self._let_go(bucket)
         else:
-            self._busy.discard(bucket)
+            self._free(bucket)
 
-    def _let_go(self, bucket: str) -> None:
-        """Let other threads take a bucket, unless a poll of it is due: that comes before what callbacks name."""
+    def _due(self, bucket: str) -> list[Watch]:
         try:
             due = self._poller.due(self._book().watches, early=_EARLY)
-            if mine := [watch for watch in due if watch.place.bucket == bucket]:
-                # A list goes on, or another watch came due, as soon as other buckets had their turn.
-                self._pool.submit(self._poll_bucket, bucket, mine)
-                return
         except TROUBLES as error:
             logger.warning("polling is suspended: database unavailable", extra={"reason": trouble(error)})
-        except RuntimeError:  # the pool is closed
-            if not self._stop.is_set():
-                raise
-        self._busy.discard(bucket)
+            return []
+        return [watch for watch in due if watch.place.bucket == bucket]
+
+    def _let_go(self, bucket: str) -> None:
+        """Let other threads take a bucket, and poll it if that is due.
+
+        A list goes on, or a watch came due meanwhile; that comes as soon as other buckets had their turn.
+        """
+        is_due = self._due(bucket)
+        self._free(bucket)
+        if is_due:
+            with suppress(RuntimeError):  # the pool is closed
+                self._queue(bucket, self._poll_due)
+
+    def _free(self, bucket: str) -> None:
+        with self._lock:
+            self._busy.discard(bucket)
 
     def _poll(self, watch: Watch) -> PollResult | None:
         # When the next poll is due could not be recorded, and CI is not to be asked every second meanwhile.

@@ -14,9 +14,9 @@ from bridge.pipeline.hints import Hints
 from bridge.pipeline.looks import Looks
 from bridge.record.database import Database
 from bridge.record.polling import leases
-from bridge.wiring.worker import _Polls
-from tests.support.nouns import BUCKET, minutes
-from tests.support.rig import Rig
+from bridge.wiring.worker import _POLLS_AT_ONCE, _Polls
+from tests.support.nouns import BUCKET, minutes, seconds
+from tests.support.rig import GIVEN, Rig
 from tests.support.waiting import wait_until
 
 
@@ -66,3 +66,42 @@ def test_a_worker_follows_callbacks_soon_after_another_has_had_the_bucket(rig: R
     wait_until(lambda: not polls._busy)
 
     assert polls._resting[BUCKET] < time.monotonic() + 60  # and not for the watch's five minutes
+
+
+MANY = "".join(
+    f"""
+[[watch]]
+name = "other-{n}"
+bucket = "other{n}-1250000000"
+region = "ap-chongqing"
+tags = ["Concat"]
+"""
+    for n in range(_POLLS_AT_ONCE)
+)
+
+
+def test_callbacks_are_followed_while_other_buckets_polls_take_long(rig: Rig, polls: _Polls) -> None:
+    rig.start(given=GIVEN + MANY)
+    for watch in reversed(range(len(rig.book.watches))):
+        rig.clock.advance(seconds(1))
+        rig.poll(watch)
+    rig.clock.advance(minutes(6))
+    over, waiting = threading.Event(), threading.Barrier(_POLLS_AT_ONCE + 1)
+
+    def takes_long() -> None:
+        if threading.current_thread().name.startswith("poll") and not over.is_set():
+            waiting.wait(60)
+            over.wait(60)
+
+    rig.ci.before_call = takes_long
+    polls.start_due(early=seconds(0))
+    waiting.wait(60)  # all threads are at other buckets
+    rig.has("j1", "Success")
+    is_named(rig, "j1")
+
+    polls.start_hinted()
+
+    wait_until(lambda: ("j1", "Running", "Success") in rig.steps())
+    listed = len(rig.ci.listed)
+    over.set()
+    wait_until(lambda: "Transcode" in [tag for tag, _, _ in rig.ci.listed[listed:]])
