@@ -28,7 +28,8 @@ from bridge.decide.rulesfile.read import read
 from bridge.model import DONE, IDS_PER_CALL, PAGE_SIZE, RUNNING, SUBMITTED, SUCCESS, Stream
 from bridge.pipeline.hints import Hints
 from bridge.pipeline.looks import Looks
-from bridge.pipeline.poll import Poll, Poller
+from bridge.pipeline.poll import Poll
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database
 from bridge.record.polling import hints, leases, snapshots
 from bridge.record.schema import transitions

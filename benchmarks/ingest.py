@@ -13,7 +13,7 @@ from benchmarks.machine import Bench, Missing, Stores, settle_statistics
 from benchmarks.report import Line, at_least
 from bridge.collect.jobs_xml import AnswerReader, JobCache
 from bridge.model import Description, Pace, Page, Place, Queue, Stream
-from bridge.pipeline.poll import Poller
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database
 from bridge.record.polling import leases
 

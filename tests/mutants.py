@@ -52,19 +52,19 @@ MUTANTS = (
     ),
     Mutant(
         "trusting a list by states",
-        "bridge.pipeline.poll:_to_follow",
+        "bridge.pipeline.poller:_to_follow",
         "lambda poll, listing, *, goes_on: () if listing.by_state else original(poll, listing, goes_on=goes_on)",
         ("tests/pipeline/test_fewest_calls.py",),
     ),
     Mutant(
         "never looking back by an hour",
-        "bridge.pipeline.poll:_deep_since",
+        "bridge.pipeline.poll:deep_list_since",
         "lambda tx, poll, stream: None",
         ("tests/pipeline/test_fewest_calls.py",),
     ),
     Mutant(
         "polling later than promised",
-        "bridge.pipeline.poll:Poller._next_poll",
+        "bridge.pipeline.poller:Poller._next_poll",
         "lambda self, tx, poll, took: poll.began + poll.watch.every",
         ("tests/pipeline/test_poll.py",),
     ),
@@ -240,7 +240,7 @@ MUTANTS = (
     ),
     Mutant(
         "a broken page that is refused whole",
-        "bridge.pipeline.poll:Poller._narrow",
+        "bridge.pipeline.poller:Poller._narrow",
         "lambda self, listing, error: (_ for _ in ()).throw(error)",
         ("tests/pipeline/test_unreadable.py",),
     ),

@@ -22,7 +22,8 @@ from bridge.decide.changes.hints import stream_of, to_ask
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import DONE, Description, Job, JobProblem, Stream, Transition, Watch
 from bridge.pipeline.callbacks import Answered
-from bridge.pipeline.poll import Halted, Poll, Poller, PollResult
+from bridge.pipeline.poll import Halted, Poll, PollResult
+from bridge.pipeline.poller import Poller
 from bridge.pipeline.route import route_all
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count

@@ -17,7 +17,8 @@ from bridge.decide.changes.clocks import Clocks
 from bridge.decide.changes.scan import likeliest_to_end, look_at
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Job, Watch
-from bridge.pipeline.poll import Halted, Poll, Poller, PollResult
+from bridge.pipeline.poll import Halted, Poll, PollResult
+from bridge.pipeline.poller import Poller
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count
 from bridge.record.database import at

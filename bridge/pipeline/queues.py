@@ -10,7 +10,7 @@ from bridge.model import Place
 from bridge.record.polling import leases, queues
 
 if TYPE_CHECKING:
-    from bridge.pipeline.poll import Poller
+    from bridge.pipeline.poller import Poller
 
 logger = logging.getLogger(__name__)
 

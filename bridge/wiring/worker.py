@@ -28,7 +28,8 @@ from bridge.pipeline.hints import Hints
 from bridge.pipeline.housekeeping import note_rules
 from bridge.pipeline.looks import Looks
 from bridge.pipeline.operations import OperationRefused
-from bridge.pipeline.poll import Halted, Poller, PollResult
+from bridge.pipeline.poll import Halted, PollResult
+from bridge.pipeline.poller import Poller
 from bridge.pipeline.prune import Pruner
 from bridge.record import clocks, rulesets
 from bridge.record.database import TROUBLES, Database, SharedClock, trouble

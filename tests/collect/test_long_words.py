@@ -10,7 +10,7 @@ import pytest
 from bridge.collect.jobs_xml import LONGEST_WORD
 from bridge.decide.messages.build import LARGEST_EVENT, build
 from bridge.decide.rules.rulebook import MessageTemplate
-from bridge.pipeline.poll import Poller
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database
 from bridge.record.schema import deliveries, jobs
 from tests.collect.conftest import read

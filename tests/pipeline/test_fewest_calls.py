@@ -145,7 +145,7 @@ def test_a_list_by_states_is_read_to_its_end_whatever_time_is_left(rig: Rig) -> 
 @contextmanager
 def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     said: list[str] = []
-    with caplog.at_level(logging.WARNING, "bridge.pipeline.poll"):
+    with caplog.at_level(logging.WARNING, "bridge.pipeline.poller"):
         yield said
     said += [record.reason for record in caplog.records if "by their states" in record.message]  # type: ignore[attr-defined]
 

@@ -13,7 +13,7 @@ from bridge.collect.errors import BrokenReply, TemporaryError
 from bridge.model import Job, JobProblem
 from bridge.pipeline import callbacks
 from bridge.pipeline.hints import Hints
-from bridge.pipeline.poll import Poller
+from bridge.pipeline.poller import Poller
 from bridge.record.counters import totals
 from bridge.record.database import Database
 from bridge.record.polling import leases

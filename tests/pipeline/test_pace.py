@@ -13,7 +13,8 @@ from bridge.collect.client import TencentCi
 from bridge.collect.credentials import Credentials
 from bridge.model import Pace, Watch
 from bridge.pipeline.health import Reader, assess, rate_note
-from bridge.pipeline.poll import Halted, Poller
+from bridge.pipeline.poll import Halted
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database
 from bridge.record.polling import leases
 from bridge.record.queries import gauges

@@ -14,7 +14,8 @@ from sqlalchemy import event
 from bridge.collect.errors import AuthError, CiError, ConfigError, TemporaryError, Throttled
 from bridge.decide.changes.scan import OVERLAP
 from bridge.model import FAILED, GONE, RUNNING, SUBMITTED, SUCCESS, Job, Page
-from bridge.pipeline.poll import Halted, Poller, PollResult
+from bridge.pipeline.poll import Halted, PollResult
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database, at
 from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import BUCKET_LEASE

@@ -13,7 +13,8 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
 from bridge.model import Delivery, Job, Silence
 from bridge.pipeline.dispatch import Dispatcher
-from bridge.pipeline.poll import Poller, PollResult
+from bridge.pipeline.poll import PollResult
+from bridge.pipeline.poller import Poller
 from bridge.record.database import Database
 from bridge.record.outbox import silences
 from bridge.record.polling import snapshots

@@ -10,7 +10,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Attempt
 from bridge.pipeline.dispatch import Dispatcher
 from bridge.pipeline.hints import Hints
-from bridge.pipeline.poll import Poller
+from bridge.pipeline.poller import Poller
 from bridge.send.sender import Sender
 from tests.world.scenery import Scenery
 
