@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -51,9 +51,6 @@ from bridge.model import (
 )
 from bridge.record.polling import problems, snapshots
 from bridge.record.polling.snapshots import Known
-
-if TYPE_CHECKING:
-    pass
 
 _MOST_ERRORS = 5  # different ones of one poll, in its text
 
