@@ -22,7 +22,7 @@ from bridge.decide.changes.hints import stream_of, to_ask
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import DONE, Description, Job, JobProblem, Stream, Transition, Watch
 from bridge.pipeline.callbacks import Answered
-from bridge.pipeline.poll import Halted, Poll, PollResult
+from bridge.pipeline.poll import Halted, Poll
 from bridge.pipeline.poller import Poller
 from bridge.pipeline.route import route_all
 from bridge.record import counters, rulesets
@@ -217,16 +217,7 @@ class _Answer:
         """Return the poll under way of a stream's watch, or what one would know that began now."""
         watch = self._watch_of(stream)
         if watch.name not in self.polls:
-            self.polls[watch.name] = Poll(
-                watch=watch,
-                book=self.book,
-                began=now,
-                result=PollResult(watch.name),
-                failures=0,
-                probing=False,
-                streams=snapshots.listed(tx, [one.key for one in watch.streams]),
-                missing=problems.missing_jobs(tx, watch.place.bucket),
-            )
+            self.polls[watch.name] = Poll.between(tx, watch, self.book, now)
         poll = self.polls[watch.name]
         poll.answered(Clocks(asked=self.at, answered=now, date=self.found.served_at), calls=0)
         return poll

@@ -17,12 +17,12 @@ from bridge.decide.changes.clocks import Clocks
 from bridge.decide.changes.scan import likeliest_to_end, look_at
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Job, Watch
-from bridge.pipeline.poll import Halted, Poll, PollResult
+from bridge.pipeline.poll import Halted, Poll
 from bridge.pipeline.poller import Poller
 from bridge.record import counters, rulesets
 from bridge.record.counters import Count
 from bridge.record.database import at
-from bridge.record.polling import leases, problems, snapshots
+from bridge.record.polling import leases, snapshots
 from bridge.record.polling.leases import StoredWatch
 
 logger = logging.getLogger(__name__)
@@ -76,16 +76,7 @@ class Looks:
                 return
             leases.looked(tx, watch.name, poller.clock())
             asked = likeliest_to_end(_unfinished(tx, watch))
-            poll = Poll(
-                watch=watch,
-                book=book,
-                began=poller.clock(),
-                result=PollResult(watch.name),
-                failures=0,
-                probing=False,
-                streams=snapshots.listed(tx, [stream.key for stream in watch.streams]),
-                missing=problems.missing_jobs(tx, bucket),
-            )
+            poll = Poll.between(tx, watch, book, poller.clock())
         try:
             if asked:
                 self._ask(poll, asked)

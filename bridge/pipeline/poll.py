@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import Connection
 
@@ -91,9 +91,9 @@ class Poll:
     began: datetime
     result: PollResult
     planned: int = 0  # calls by id, of the plan
-    failures: int  # polls that failed in a row before this one
+    failures: int = 0  # polls that failed in a row before this one
     waited_before_s: float = 0.0  # by calls for the bucket, for their turn
-    probing: bool  # CI has not answered any call since before the last poll
+    probing: bool = False  # CI has not answered any call since before the last poll
     streams: dict[str, snapshots.Listed]  # on record, by key
     listings: list[Listing] = field(default_factory=list)
     deep: list[Listing] = field(default_factory=list)  # apart from `listings`
@@ -110,6 +110,18 @@ class Poll:
     ignored: set[str] = field(default_factory=set)  # streams of whose jobs CI has ignored the states asked for
     clocks: Clocks | None = None  # of the last answer
     ahead: timedelta | None = None  # CI's clock, where it differed most from ours
+
+    @classmethod
+    def between(cls, tx: Connection, watch: Watch, book: Rulebook, now: datetime) -> Self:
+        """Return what a poll would know that began now, for answers to questions between two polls."""
+        return cls(
+            watch=watch,
+            book=book,
+            began=now,
+            result=PollResult(watch.name),
+            streams=snapshots.listed(tx, [stream.key for stream in watch.streams]),
+            missing=problems.missing_jobs(tx, watch.place.bucket),
+        )
 
     def unseen_of(self, stream: Stream) -> list[str]:
         """Return which jobs of a stream are still to be seen."""
