@@ -173,7 +173,7 @@ def test_a_job_that_was_denied_ends_from_the_state_that_ci_named_last(rig: Missi
     rig.polls(1, later)
     assert rig.of_job() == [(NEW, RUNNING), (RUNNING, GONE), (RUNNING, end)]
     last = rows(rig.db, transitions)[-1]
-    assert (last["sequence"], last["verdicts"]) == (4, '[["every",["cms"]],["ended",["pager"]]]')
+    assert (last["sequence"], last["verdicts"]) == (3, '[["every",["cms"]],["ended",["pager"]]]')
     rig.moves(RUNNING)
     rig.polls(9, hours(5))  # and that is final
     assert len(rig.of_job()) == 3
