@@ -253,33 +253,38 @@ class Poller:
                 left_out=left_out,
                 missing=missing,
             )
-            # What the last poll has left, unless somebody else has finished it meanwhile.
-            left = [(self._listings.pop(key, None), known.mark) for key, known in poll.streams.items()]
-            current = {*watch.streams}  # a list goes on only with the keys and rates that the rules have now
-            going_on = [(listing, mark) for listing, mark in left if listing and listing.stream in current]
-            poll.going_on = [listing for listing, mark in going_on if listing.known_to == mark]
-            begun = {listing.stream.key for listing in poll.going_on}
-            for listing in poll.going_on:
-                listing.job_ids = frozenset(poll.unseen_of(listing.stream))
-            new = list[Listing]()
-            if not whole and row.next_poll_at:
-                poll.idle = {s.key for s in watch.streams if s.key not in begun and can_wait(poll, s)}
-            left_deep = self._left_deep(poll, current)
-            streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
-            mine = defaultdict[str, list[UnfinishedJob]](list)
-            for job in unfinished:
-                mine[job.stream].append(job)
-            plans = cheapest([ways_of(tx, poll, stream, mine[stream.key]) for stream in streams])
-            for stream, plan in zip(streams, plans, strict=True):
-                deep_since = None if stream.key in left_deep else deep_list_since(tx, poll, stream)
-                new += new_listings(poll, stream, plan, deep_since)
-            poll.deep = [*left_deep.values(), *(listing for listing in new if listing.deep and not listing.moves_mark)]
-            new = [listing for listing in new if listing not in poll.deep]
-            listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
-            poll.planned = -(-len(poll.unseen.keys() - listed_ids) // IDS_PER_CALL)
-            new.sort(key=lambda listing: listing.by_state)  # what is new comes first
-            poll.listings = [*new, *poll.going_on]
+            self._plan(tx, poll, unfinished, whole=whole or not row.next_poll_at)
             return poll
+
+    def _plan(self, tx: Connection, poll: Poll, unfinished: Sequence[UnfinishedJob], *, whole: bool) -> None:
+        """Set which lists a poll asks for: what the last one has left, and new ones; `whole`: of idle streams too."""
+        watch = poll.watch
+        # What the last poll has left, unless somebody else has finished it meanwhile.
+        left = [(self._listings.pop(key, None), known.mark) for key, known in poll.streams.items()]
+        current = {*watch.streams}  # a list goes on only with the keys and rates that the rules have now
+        going_on = [(listing, mark) for listing, mark in left if listing and listing.stream in current]
+        poll.going_on = [listing for listing, mark in going_on if listing.known_to == mark]
+        begun = {listing.stream.key for listing in poll.going_on}
+        for listing in poll.going_on:
+            listing.job_ids = frozenset(poll.unseen_of(listing.stream))
+        new = list[Listing]()
+        if not whole:
+            poll.idle = {s.key for s in watch.streams if s.key not in begun and can_wait(poll, s)}
+        left_deep = self._left_deep(poll, current)
+        streams = [stream for stream in watch.streams if stream.key not in begun | poll.idle]
+        mine = defaultdict[str, list[UnfinishedJob]](list)
+        for job in unfinished:
+            mine[job.stream].append(job)
+        plans = cheapest([ways_of(tx, poll, stream, mine[stream.key]) for stream in streams])
+        for stream, plan in zip(streams, plans, strict=True):
+            deep_since = None if stream.key in left_deep else deep_list_since(tx, poll, stream)
+            new += new_listings(poll, stream, plan, deep_since)
+        poll.deep = [*left_deep.values(), *(listing for listing in new if listing.deep and not listing.moves_mark)]
+        new = [listing for listing in new if listing not in poll.deep]
+        listed_ids = {job_id for listing in (*new, *poll.going_on) for job_id in listing.job_ids}
+        poll.planned = -(-len(poll.unseen.keys() - listed_ids) // IDS_PER_CALL)
+        new.sort(key=lambda listing: listing.by_state)  # what is new comes first
+        poll.listings = [*new, *poll.going_on]
 
     def _left_deep(self, poll: Poll, current: Collection[Stream]) -> dict[str, Listing]:
         """Return by stream the lists from before the mark to go on with, unless another worker has ended one since."""
