@@ -401,6 +401,66 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentJob:
+    """A job that counts for an incident, or (`counts` False) is compared with those that do.
+
+    `sequence` is its transition that did so. `silent`: nobody is notified of that. `left_at` is when it no longer
+    belonged to it, as it had moved on.
+    """
+
+    bucket: str
+    job_id: str
+    sequence: int
+    state: str
+    happened_at: datetime
+    counts: bool = True
+    silent: bool = False
+    left_at: datetime | None = None
+    n: int = 0  # the number of its row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """A rule over several jobs, for one key: watched `since` then, open between `opened_at` and `closed_at`.
+
+    `by` are the fields of the key with their values. A key whose incident closed gets the next `generation`. An alarm
+    of a level rule that escalates is one too; its key is the job's time in state.
+    """
+
+    n: int  # the number of its row
+    id: str
+    rule: str
+    key: str
+    generation: int
+    by: tuple[tuple[str, str], ...]
+    since: datetime
+    opened_at: datetime | None = None
+    notified_at: datetime | None = None  # its first message was stored
+    closed_at: datetime | None = None
+    closed_why: str | None = None  # None: what it is about has ended
+    acknowledged_at: datetime | None = None
+    acknowledged_by: str | None = None
+    escalated_at: datetime | None = None
+    last_at: datetime | None = None  # what it is about happened last
+    counted: int = 0  # jobs that count
+    total: int = 0  # jobs, with those that are compared
+    expected: int | None = None  # of a fan-in
+    said: int = 0  # `counted`, as the last message had it
+    notifiers: tuple[str, ...] = ()  # whom it was sent to
+    judged: int = 0  # the number of the last IncidentJob that was judged
+
+    @property
+    def is_open(self) -> bool:
+        return self.opened_at is not None and self.closed_at is None
+
+    @property
+    def state(self) -> Literal["watched", "open", "closed"]:
+        if self.closed_at:
+            return "closed"
+        return "open" if self.opened_at else "watched"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SharedLimit:
     """A limit of others, such as a Slack channel's, for all notifiers and processes that send there: one in `interval`.
 
@@ -676,7 +736,7 @@ class Message:
     """
 
     id: str
-    kind: Literal["transition", "level", "recovery", "digest", "test", "blind", "sees"]
+    kind: Literal["transition", "level", "recovery", "digest", "test", "blind", "sees", "incident"]
     title: str
     text: str
     fields: tuple[tuple[str, str], ...]
@@ -692,6 +752,7 @@ class Message:
     file: str | None = None  # the name of the job's file, or its short id; it is in the default title
     mention: tuple[str, ...] = ()  # whom it calls in a chat: ids of people and groups, "here", "channel"
     links: tuple[tuple[str, str], ...] = ()  # (label, URL) of those that title and text have as "label (URL)"
+    incident: str | None = None  # the id of the one that it is about
     happened_at: datetime
 
 

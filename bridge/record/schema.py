@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0012"  # the newest revision in migrations/versions
+HEAD = "0013"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -378,6 +378,58 @@ alarms = Table(
     UniqueConstraint("bucket", "job_id", "sequence", "rule", name="alarm_once"),
     sqlite_autoincrement=True,
 )
+
+# A rule over several jobs, for one key, or an alarm that escalates; it is open from `opened_at` to `closed_at`.
+incidents = Table(
+    "incident",
+    metadata,
+    _number(),
+    Column("id", String(40), nullable=False, unique=True),
+    Column("rule", String(100), nullable=False),
+    Column("key", String(40), nullable=False),  # of the values of `by`
+    Column("generation", Integer, nullable=False),
+    Column("by", Text, nullable=False),  # JSON: [[field, value], ...]
+    Column("since", BigInteger, nullable=False),
+    Column("opened_at", BigInteger),
+    Column("notified_at", BigInteger),
+    Column("closed_at", BigInteger),
+    Column("closed_why", Text),
+    Column("acknowledged_at", BigInteger),
+    Column("acknowledged_by", Text),
+    Column("escalated_at", BigInteger),
+    Column("due_at", BigInteger),  # when it is to be judged; None: when something happens
+    Column("last_at", BigInteger),
+    Column("counted", Integer, nullable=False, server_default="0"),
+    Column("total", Integer, nullable=False, server_default="0"),
+    Column("expected", Integer),
+    Column("said", Integer, nullable=False, server_default="0"),
+    Column("notifiers", Text, nullable=False, server_default="[]"),  # JSON
+    Column("judged", BigInteger, nullable=False, server_default="0"),
+    UniqueConstraint("rule", "key", "generation", name="incident_once"),
+    sqlite_autoincrement=True,
+)
+_partial(incidents, "current", "rule", "key", where="closed_at IS NULL", unique=True)
+_partial(incidents, "due", "due_at", "n", where="due_at IS NOT NULL")
+_partial(incidents, "listed", "opened_at", "n", where="opened_at IS NOT NULL")
+
+incident_jobs = Table(
+    "incident_job",
+    metadata,
+    _number(),
+    Column("incident", _Number, ForeignKey("incident.n"), nullable=False),
+    Column("bucket", String(100), nullable=False),
+    Column("job_id", Text, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("happened_at", BigInteger, nullable=False),
+    Column("counts", Boolean, nullable=False),
+    Column("silent", Boolean, nullable=False),
+    Column("left_at", BigInteger),  # it moved on, and no longer belongs to it
+    UniqueConstraint("incident", "bucket", "job_id", name="incident_job_once"),
+    sqlite_autoincrement=True,
+)
+Index("incident_job_order", incident_jobs.c.incident, incident_jobs.c.happened_at, incident_jobs.c.n)
+Index("incident_job_job", incident_jobs.c.bucket, incident_jobs.c.job_id)
 
 # The rules as they were, without what may be secret: a transition names the ones it was matched against.
 rulesets = Table(

@@ -13,6 +13,7 @@ from math import prod
 from operator import ge, gt, le, lt
 from typing import Any, Literal
 
+from bridge.decide.rules.incidents import Escalation, IncidentSpec
 from bridge.decide.text.globs import Glob, glob, is_glob
 from bridge.decide.text.times import duration
 from bridge.decide.text.values import MOST_LISTED, States, instead, shown, user_data_keys
@@ -62,6 +63,16 @@ class Facts:
             case _:
                 values = (getattr(job, field),)
         return tuple(value for value in values if value)
+
+    def key(self, by: Sequence[str]) -> tuple[tuple[str, str], ...] | str:
+        """Return the fields with their values; or the first field that the job does not have."""
+        found = []
+        for name in by:
+            value = self.transition.to if name == "state" else next(iter(self.texts(name)), None)
+            if value is None:
+                return name
+            found.append((name, value))
+        return tuple(found)
 
     @cached_property
     def user_data(self) -> Mapping[str, str]:
@@ -250,6 +261,8 @@ class Rule:
 
     One with `blind` is about watches, and not about jobs: it fires when one has had no complete poll for so long.
 
+    One with an `incident` is about several jobs: its `was`, `to` and conditions say which transitions it looks at.
+
     For an inferred transition it fires only if `to` names its state, as its author wants to know of that one.
     """
 
@@ -262,6 +275,11 @@ class Rule:
     template: str | None = None
     stop: bool = False
     level: LevelSpec | None = None
+    incident: IncidentSpec | None = None
+    by: tuple[str, ...] = ()  # of an incident: one for each combination of values of these fields
+    recover: bool = False  # whoever was sent an incident hears of its end
+    unless: str | None = None  # it does not fire while this rule has an open incident for the same key
+    escalate: Escalation | None = None  # of an incident, or of a level rule's alarm
     blind: timedelta | None = None
     group: Grouping | None = None
     throttle: Rate | None = None
@@ -381,15 +399,17 @@ class _Index:
 class Matcher:
     """Asks the rules, but only those that can match.
 
-    `match` and `explain` are about edge rules; `levels` are the others, top to bottom.
+    `match` and `explain` are about edge rules; `levels` and `incidents` (rules over several jobs) are others.
     """
 
     def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
-        self._edges = tuple(rule for rule in rules if rule.level is None and rule.blind is None)
+        self._edges = tuple(rule for rule in rules if not (rule.level or rule.blind or rule.incident))
         self.levels = tuple(rule for rule in rules if rule.level)
+        self.incidents = tuple(rule for rule in rules if rule.incident)
         self._queue_names = queue_names
         self._edge_index = _Index(self._edges, queue_names)
         self._level_index = _Index(self.levels, queue_names)
+        self._incident_index = _Index(self.incidents, queue_names)
 
     def facts(self, transition: Transition, *, in_state: bool = False) -> Facts:
         return Facts(transition, self._queue_names, in_state=in_state)
@@ -415,6 +435,14 @@ class Matcher:
     def levels_for(self, transition: Transition) -> Sequence[Rule]:
         """Return the level rules that may fire for the time in state that a transition began, top to bottom."""
         return self._level_index.candidates(transition)
+
+    def incidents_for(self, transition: Transition) -> Iterator[Rule]:
+        """Yield the rules over several jobs that a transition may count for, top to bottom."""
+        if self.incidents:
+            facts = self.facts(transition)
+            for rule in self._incident_index.candidates(transition):
+                if not any(condition.why_not(facts) for condition in rule.conditions):
+                    yield rule
 
     def explain(self, transition: Transition) -> Iterator[Verdict]:
         """Yield the verdict of every rule, top to bottom, with all that it misses."""

@@ -119,6 +119,13 @@ class Window:
         spans = ((_moment(day, self.start, zone), _moment(day + lasts, self.end, zone, again=True)) for day in days)
         return max((end for start, end in spans if start <= now < end), default=None)
 
+    def next_start(self, after: datetime, zone: ZoneInfo) -> datetime:
+        """Return the first moment after `after` at which it starts, in UTC."""
+        moment = next_at(self.start, after=after, zone=zone)
+        while moment.astimezone(zone).weekday() not in self.days:
+            moment = next_at(self.start, after=moment, zone=zone)
+        return moment
+
     def __str__(self) -> str:
         end = "24:00" if self.end == _MIDNIGHT else f"{self.end:%H:%M}"
         days = "" if self.days == _EVERY_DAY else f" on {listing(DAYS[day] for day in sorted(self.days))}"
