@@ -26,6 +26,9 @@ class Links:
     def watches(self) -> str | None:
         return self._page("/watches")
 
+    def incident(self, incident_id: str) -> str | None:
+        return self._page(f"/incidents/{quote(incident_id)}")
+
     def delivery(self, delivery_id: str) -> str | None:
         return self._page(f"/deliveries/{quote(delivery_id)}")
 

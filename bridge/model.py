@@ -419,6 +419,13 @@ class IncidentJob:
     n: int = 0  # the number of its row
 
 
+class IncidentKey(NamedTuple):
+    """A rule, and the id of one of its keys."""
+
+    rule: str
+    key: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
     """A rule over several jobs, for one key: watched `since` then, open between `opened_at` and `closed_at`.
@@ -448,6 +455,10 @@ class Incident:
     said: int = 0  # `counted`, as the last message had it
     notifiers: tuple[str, ...] = ()  # whom it was sent to
     judged: int = 0  # the number of the last IncidentJob that was judged
+
+    @property
+    def of(self) -> IncidentKey:
+        return IncidentKey(self.rule, self.key)
 
     @property
     def is_open(self) -> bool:

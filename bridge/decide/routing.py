@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
 from bridge.decide.messages.build import build, delivery_to, per_notifier
+from bridge.decide.messages.incidents import IncidentNews, incident_message
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Rule, Verdict
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
+from bridge.decide.templates.functions import variables
 from bridge.links import NO_LINKS, Links
 from bridge.model import Alarm, Hold, Message, NewDelivery, Notifier, Transition
 
@@ -34,10 +36,20 @@ def evaluate(transition: Transition, matcher: Matcher, gates: Gates, alarms: Ite
     return edges + [gates.held(verdict, facts) for verdict in recoveries(alarms, matcher, notified)]
 
 
-def evaluate_overdue(time: TimeInState, matcher: Matcher, gates: Gates, now: datetime) -> list[Verdict]:
-    """Return the verdicts of the level rules that have something new to notify of."""
+Waits = Callable[[Rule, Transition], bool]  # whether another rule's open incident keeps a level rule from firing
+
+
+def _never(_rule: Rule, _began: Transition) -> bool:
+    return False
+
+
+def evaluate_overdue(
+    time: TimeInState, matcher: Matcher, gates: Gates, now: datetime, *, waits: Waits = _never
+) -> list[Verdict]:
+    """Return the verdicts of the level rules that have something new to notify of, without those that wait."""
     facts = matcher.facts(replace(time.began, seen_at=now), in_state=True)
-    return [gates.held(verdict, facts) for verdict in newly_overdue(time, matcher, now)]
+    fired = [verdict for verdict in newly_overdue(time, matcher, now) if not waits(verdict.rule, time.began)]
+    return [gates.held(verdict, facts) for verdict in fired]
 
 
 # --- deliveries -----------------------------------------------------------------------------------------------------
@@ -73,11 +85,17 @@ def route(
 
 
 def route_overdue(
-    time: TimeInState, book: Rulebook, gates: Gates, now: datetime, *, links: Links = NO_LINKS
+    time: TimeInState,
+    book: Rulebook,
+    gates: Gates,
+    now: datetime,
+    *,
+    links: Links = NO_LINKS,
+    waits: Waits = _never,
 ) -> list[RoutingResult]:
-    """Return one result for each level rule whose limit the job exceeds, and that has news of it."""
+    """Return one result for each level rule that has news of a job, and does not wait."""
     step = replace(time.began, seen_at=now)
-    verdicts = evaluate_overdue(time, book.matcher, gates, now)
+    verdicts = evaluate_overdue(time, book.matcher, gates, now, waits=waits)
     return [_result(step, [verdict], book, gates, links) for verdict in verdicts]
 
 
@@ -130,6 +148,60 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
     return RoutingResult(
         transition=step, verdicts=verdicts, deliveries=deliveries, errors=errors, ended_silences=ended_silences
     )
+
+
+# --- incidents ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedIncident:
+    """The deliveries of what is said of an incident, and templates of notifiers that did not render."""
+
+    deliveries: Sequence[NewDelivery] = ()
+    errors: Sequence[TemplateError] = ()
+
+
+def route_incident(
+    news: IncidentNews,
+    rule: Rule,
+    about: Transition | None,
+    book: Rulebook,
+    gates: Gates,
+    *,
+    links: Links = NO_LINKS,
+) -> RoutedIncident:
+    """Build the message of what has become of an incident, for whom it is.
+
+    `about` is the transition of the job that opened it, or its last one: silences and mutes ask it, and the notifiers'
+    own templates name its job. Without one, as when nothing has happened, there is only the default body.
+    """
+    message = incident_message(news, rule, book.shown_queue_names, links=links)
+    facts = book.matcher.facts(about) if about else None
+    names = variables(about, rule.name, book.shown_queue_names, zone=book.zone, links=links) if about else None
+    deliveries, errors = [], []
+    for notifier in (book.notifiers[name] for name in recipients(news, rule) if name in book.notifiers):
+        own = per_notifier(notifier, names) if names else None
+        if own and own.fault:
+            errors.append(
+                TemplateError(rule.name, own_template(notifier.name), f'notifier "{notifier.name}": {own.fault}')
+            )
+        delivery = delivery_to(message, notifier, own=own) if own else delivery_to(message, notifier)
+        deliveries.append(replace(delivery, hold=gates.quiet(facts, rule.name, notifier.name), urgent=rule.urgent))
+    return RoutedIncident(deliveries=deliveries, errors=errors)
+
+
+def recipients(news: IncidentNews, rule: Rule) -> Sequence[str]:
+    """Return whom news of an incident are for."""
+    match news.event:
+        case "escalated":
+            return rule.escalate.notify if rule.escalate else ()
+        case "closed":
+            return news.incident.notifiers if rule.recover else ()
+        case "joined":
+            return ()
+        case "completed" | "failed":
+            return tuple(dict.fromkeys((*rule.notify, *news.incident.notifiers)))
+    return rule.notify
 
 
 def _for_rule(delivery: NewDelivery, rule: Rule, notifier: Notifier, hold: Hold | None) -> NewDelivery:

@@ -51,7 +51,7 @@ from bridge.model import (
     UnfinishedJob,
     Watch,
 )
-from bridge.pipeline import queues
+from bridge.pipeline import incidents, queues
 from bridge.pipeline.poll import (
     Halted,
     Poll,
@@ -97,6 +97,7 @@ class Poller:
         default_factory=dict, init=False
     )  # by watch: calls, one of which an interval may cost
     _paces: dict[str, str] = field(default_factory=dict, init=False)  # by bucket: as this process stored it last
+    _adopted: str | None = None  # the ruleset whose incidents this worker has adopted
     _deep: dict[str, Listing] = field(default_factory=dict, init=False)  # by stream: likewise
 
     def due(self, watches: Iterable[Watch], *, early: timedelta = timedelta(0)) -> list[Watch]:
@@ -547,6 +548,12 @@ class Poller:
             rulesets.require_in_force(tx, poll.book.sha)
             yield tx
 
+    def _judge(self, tx: Connection, poll: Poll, as_of: datetime) -> int:
+        """Judge the incidents, after those of rules that have changed were adopted; return the number of deliveries."""
+        if self._adopted != poll.book.sha:
+            incidents.adopt(tx, poll.book, self.clock())
+        return incidents.judge(tx, poll.watch, poll.book, as_of=as_of, now=self.clock(), saw=poll.saw)
+
     def _next_poll(self, tx: Connection, poll: Poll, took: timedelta) -> datetime:
         """Return when the next poll is due: in time, and apart from those of watches that are polled as often."""
         alike = [watch.name for watch in poll.book.watches if watch.every == poll.watch.every]
@@ -566,10 +573,12 @@ class Poller:
         took = self.clock() - poll.began
         with self._transaction(poll, self.clock()) as tx:
             as_of = earlier(poll.began, poll.ahead)
-            overdue = route_overdue_jobs(tx, watch, poll.book, as_of, self.clock(), saw=poll.saw)
-            result.overdue = len(overdue)
-            result.deliveries += sum(len(routing.deliveries) for routing in overdue)
             snapshots.set_seen(tx, poll.complete, poll.began)
+            of_incidents = self._judge(tx, poll, as_of)
+            waits = incidents.inhibited_levels(tx, poll.book)
+            overdue = route_overdue_jobs(tx, watch, poll.book, as_of, self.clock(), saw=poll.saw, waits=waits)
+            result.overdue = len(overdue)
+            result.deliveries += of_incidents + sum(len(routing.deliveries) for routing in overdue)
             said = note_poll(
                 tx, watch, poll.book, began=poll.began, error=poll.error, goes_on=bool(result.behind), now=self.clock()
             )
@@ -600,9 +609,10 @@ class Poller:
             counters.add(tx, [counters.timed("poll", outcome, took.total_seconds()), calls], now=self.clock())
             if error or not result.behind:
                 leases.release(tx, watch.place.bucket, self.worker)
+        self._adopted = poll.book.sha
         for job_id in given_up:
             logger.warning("a job that cannot be read is no longer asked for", extra={"job": job_id})
-        if overdue or said:
+        if overdue or said or of_incidents:
             self.on_stored()
 
 

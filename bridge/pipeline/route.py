@@ -11,13 +11,14 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.routing import RoutingResult, root_message, route, route_overdue, workflow_message
+from bridge.decide.routing import RoutingResult, Waits, root_message, route, route_overdue, workflow_message
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.links import Links
 from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
+from bridge.pipeline import joining
 from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import UNTIMED, Count, timed
 from bridge.record.outbox import entries, roots, silences
@@ -59,6 +60,7 @@ def route_all(
     ]
     judged = list(zip(transitions, matches, strict=True))
     snapshots.add_transitions(tx, judged, rules=book.sha)
+    joining.join(tx, book, transitions, fired, now)
     if fired:
         time_in_state.recovered(tx, [alarm.n for alarms in fired.values() for alarm in alarms], now=now)
     counters.add(
@@ -78,11 +80,13 @@ def route_overdue_jobs(
     now: datetime,
     *,
     saw: Callable[[str, Transition], bool],
+    waits: Waits,
 ) -> Sequence[RoutingResult]:
     """Store the deliveries of the jobs of a watch that have been in a state for too long. `as_of`: when the poll began.
 
     `saw` says of a job, by its stream's key and the transition that began its state, whether that poll saw it: what
-    was not shown may have moved. `as_of` is by the earlier of our clock and CI's, and so are repetitions.
+    was not shown may have moved; `waits` whether a rule does not fire for it now, as an incident is open. `as_of` is by
+    the earlier of our clock and CI's, and so are repetitions.
     """
     levels = [rule.level for rule in book.matcher.levels if rule.level]
     if not levels:
@@ -100,9 +104,11 @@ def route_overdue_jobs(
     for began, alarms, stream in found:
         if not saw(stream, began):
             continue
-        for routing in route_overdue(TimeInState(began=began, alarms=alarms), book, gates, as_of, links=links):
+        time = TimeInState(began=began, alarms=alarms)
+        for routing in route_overdue(time, book, gates, as_of, links=links, waits=waits):
             for verdict in routing.verdicts:
                 _fire(tx, began, verdict, alarms.get(verdict.rule.name), as_of)
+                joining.open_alarm(tx, verdict.rule, began, now)
             routings.append(routing)
         if len(routings) >= _MOST_OVERDUE:
             break

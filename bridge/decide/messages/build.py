@@ -143,16 +143,16 @@ def _job_facts(transition: Transition, queue_names: Mapping[str, str]) -> dict[s
 def _fitted(body: dict[str, Any]) -> dict[str, Any]:
     """Shorten the list of outputs, then the texts, until the whole is small enough; outputs_total stays true."""
     facts = body["data"]["job"]
-    while _size(body) > LARGEST_EVENT and facts["outputs"]:
+    while size_of(body) > LARGEST_EVENT and facts["outputs"]:
         facts["outputs"] = facts["outputs"][:-1]
     limit = LONGEST_TEXT
-    while _size(body) > LARGEST_EVENT and limit > len(CUT_MARK):
+    while size_of(body) > LARGEST_EVENT and limit > len(CUT_MARK):
         limit //= 2
         body["data"]["job"] = facts = {k: cut(v, limit) if isinstance(v, str) else v for k, v in facts.items()}
     return body
 
 
-def _size(body: Mapping[str, Any]) -> int:
+def size_of(body: Mapping[str, Any]) -> int:
     return len(json.dumps(body, ensure_ascii=False).encode()) + 100  # specversion and id come on top
 
 

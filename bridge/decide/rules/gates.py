@@ -28,12 +28,15 @@ class Scope:
     rules: frozenset[str] = frozenset()
     notifiers: frozenset[str] = frozenset()
 
-    def holds(self, facts: Facts, rule: str, notifier: str) -> bool:
+    def holds(self, facts: Facts | None, rule: str, notifier: str) -> bool:
+        """Tell whether a message is among these; one about no job (no facts) is if these are not about jobs."""
+        if (self.rules and rule not in self.rules) or (self.notifiers and notifier not in self.notifiers):
+            return False
+        if facts is None:
+            return not self.conditions and self.was == self.to == _ANY
         step = facts.transition
         return (
-            (not self.rules or rule in self.rules)
-            and (not self.notifiers or notifier in self.notifiers)
-            and step.to in self.to
+            step.to in self.to
             and step.was in self.was
             and not any(condition.why_not(facts) for condition in self.conditions)
         )
@@ -84,8 +87,8 @@ class Gates:
                 holds[name] = self._group(facts, rule.name, rule.group)
         return replace(verdict, holds=holds) if holds else verdict
 
-    def quiet(self, facts: Facts, rule: str, notifier: str) -> Hold | None:
-        """Return the silence or mute that holds a message, if there is one."""
+    def quiet(self, facts: Facts | None, rule: str, notifier: str) -> Hold | None:
+        """Return the silence or mute that holds a message, if there is one; without facts it is about no job."""
         return next((hold for scope, hold in self._active if scope.holds(facts, rule, notifier)), None)
 
     def ended(self, facts: Facts, rule: str, notifier: str) -> Silence | None:

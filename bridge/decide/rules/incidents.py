@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.templates.rendering import Template
 from bridge.decide.text.times import Window
-from bridge.decide.text.values import States
-from bridge.model import CLOSED, SUCCESS, IncidentJob, Transition
+from bridge.decide.text.values import States, ident
+from bridge.model import CLOSED, SUCCESS, IncidentJob, IncidentKey, Transition
 
 # --- the rules as data ----------------------------------------------------------------------------------------------
 
@@ -104,6 +104,15 @@ def counts(spec: IncidentSpec, transition: Transition) -> bool | None:
     return None  # a backlog counts the jobs that stay in a state
 
 
+def key_of(rule: str, by: Sequence[tuple[str, str]]) -> IncidentKey:
+    """Return the key that the values of these fields make."""
+    return IncidentKey(rule, ident("key", *(part for pair in by for part in pair)))
+
+
+def incident_id(key: IncidentKey, generation: int) -> str:
+    return ident("inc", *key, str(generation))
+
+
 # --- thresholds -----------------------------------------------------------------------------------------------------
 
 
@@ -179,6 +188,22 @@ def _ended(spec: Threshold, last_at: datetime | None, now: datetime) -> datetime
     return end if end and end <= now else None
 
 
+def still_counting(spec: Threshold, jobs: Sequence[IncidentJob], as_of: datetime) -> Sequence[IncidentJob]:
+    """Return those of the jobs of a key that is not open which may still count.
+
+    What is seen late may have happened a little earlier than what is known: of a time, twice as much is kept.
+    """
+    if not jobs or (spec.within and jobs[-1].happened_at + spec.within <= as_of):
+        return ()
+    if spec.in_a_row:
+        others = [place for place, job in enumerate(jobs) if not job.counts]
+        jobs = jobs[others[-1] + 1 :] if others else jobs
+    if spec.last:
+        jobs = jobs[-spec.last :]
+    since = jobs[-1].happened_at - 2 * spec.within if jobs and spec.within else None
+    return [job for job in jobs if since is None or job.happened_at > since]
+
+
 def how_far(spec: Threshold, jobs: Sequence[IncidentJob], now: datetime) -> list[IncidentJob]:
     """Return the jobs that count towards the limit now, the oldest first."""
     recent = _Recent(spec)
@@ -206,6 +231,37 @@ def deadline(spec: Absence, since: datetime, zone: ZoneInfo) -> datetime:
             return moment + left
         moment, left = end, left - (end - moment)
     return moment
+
+
+def follow_absence(
+    spec: Absence,
+    jobs: Iterable[IncidentJob],
+    *,
+    opened_at: datetime | None = None,
+    last_at: datetime,
+    known_to: datetime | None,
+    zone: ZoneInfo,
+) -> Course:
+    """Return what becomes of a key of an absence: it opens when nothing came in time, and the next job closes it.
+
+    `jobs` are in the order in which they ended. What came after `known_to` is not known of all streams: it does not
+    tell that nothing came before.
+    """
+    for job in jobs:
+        if opened_at:
+            if job.happened_at > opened_at:
+                return Course(opened_at, last_at, job.happened_at)
+            continue
+        if known_to is None or job.happened_at > known_to:
+            return Course(None, last_at)
+        due = deadline(spec, last_at, zone)
+        if job.happened_at > due:
+            return Course(due, last_at, job.happened_at)
+        last_at = max(last_at, job.happened_at)
+    if opened_at or known_to is None:
+        return Course(opened_at, last_at)
+    due = deadline(spec, last_at, zone)
+    return Course(due if due <= known_to else None, last_at)
 
 
 # --- fan-in ---------------------------------------------------------------------------------------------------------

@@ -329,6 +329,12 @@ def note_states_ignored(tx: Connection, key: str, now: datetime) -> None:
     tx.execute(update(streams).filter_by(key=key).values(states_ignored_at=ms(now)))
 
 
+def seen(tx: Connection) -> dict[str, datetime]:
+    """Return by stream when the last poll began that saw all of its unfinished jobs."""
+    rows = tx.execute(select(streams.c.key, streams.c.seen_at).where(streams.c.seen_at.is_not(None)))
+    return {row.key: at(row.seen_at) for row in rows}
+
+
 def set_seen(tx: Connection, keys: Collection[str], seen_at: datetime) -> None:
     """Store that the poll that began then saw all unfinished jobs of these streams."""
     tx.execute(update(streams).where(streams.c.key.in_(list(keys))).values(seen_at=ms(seen_at)))

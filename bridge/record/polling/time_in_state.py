@@ -73,6 +73,15 @@ def fire(
     tx.execute(row.on_conflict_do_update(index_elements=["bucket", "job_id", "sequence", "rule"], set_=again))
 
 
+def add_notifiers(tx: Connection, bucket: str, job_id: str, sequence: int, rule: str, notifiers: Sequence[str]) -> None:
+    """Store that an alarm was sent to these too."""
+    mine = {"bucket": bucket, "job_id": job_id, "sequence": sequence, "rule": rule}
+    known = tx.execute(select(alarms.c.notifiers).filter_by(**mine)).scalar()
+    if known is not None:
+        all_ = list(dict.fromkeys((*json.loads(known), *notifiers)))
+        tx.execute(update(alarms).filter_by(**mine).values(notifiers=dump(all_)))
+
+
 def ended_by(tx: Connection, steps: Iterable[Transition]) -> dict[str, list[Alarm]]:
     """Return by job the alarms of the states that these transitions (of one bucket) end, unless they have recovered."""
     ended: dict[str, Transition] = {}

@@ -1,0 +1,212 @@
+"""What is said of an incident: that it opened, that more jobs joined, that nobody reacted, and that it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from bridge.decide.messages.build import LARGEST_EVENT, envelope, file_of, numbered, size_of
+from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold
+from bridge.decide.rules.matching import Rule
+from bridge.decide.text.times import human, iso
+from bridge.decide.text.values import cut, ident
+from bridge.links import NO_LINKS, Links
+from bridge.model import CLOSED, SUCCESS, Incident, IncidentJob, Job, Message, worst_first
+
+Event = Literal["opened", "joined", "escalated", "closed", "completed", "failed"]
+
+MOST_NAMED = 20  # jobs in an event
+_MOST_QUOTED = 5  # in a text
+_LONGEST_LINE = 200
+_SEQUENCES: Mapping[Event, int] = {"opened": 1, "joined": 2, "escalated": 3, "closed": 4, "completed": 4, "failed": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentNews:
+    """What has become of an incident; `by` is the job that opened it.
+
+    `jobs` are those of it that happened last, the oldest first, each as it is on record now; `states` counts all.
+    """
+
+    event: Event
+    incident: Incident
+    now: datetime
+    by: IncidentJob | None = None
+    jobs: Sequence[tuple[IncidentJob, Job | None]] = ()
+    states: Mapping[str, int] = field(default_factory=dict)
+
+
+def incident_message(
+    news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], *, links: Links = NO_LINKS
+) -> Message:
+    """Return the message; the same news make the same one."""
+    incident, event = news.incident, news.event
+    number = (str(incident.said),) if event == "joined" else ()
+    return Message(
+        id=ident("msg", "incident", rule.name, incident.key, str(incident.generation), event, *number),
+        kind="incident",
+        title=cut(_title(news, rule, queue_names)),
+        text="\n".join(_lines(news, rule)),
+        fields=(),
+        event=_event(news, rule, queue_names, links),
+        rule=rule.name,
+        state=_state(news),
+        public_url=links.base,
+        mention=rule.mention if event in ("opened", "escalated") else (),
+        incident=incident.id,
+        happened_at=happened_at(news),
+    )
+
+
+def happened_at(news: IncidentNews) -> datetime:
+    """Return when it happened: by the times of the jobs, not when it was seen."""
+    incident = news.incident
+    match news.event:
+        case "opened":
+            return incident.opened_at or news.now
+        case "closed" | "completed" | "failed":
+            return incident.closed_at or news.now
+        case "escalated":
+            return incident.escalated_at or news.now
+    return incident.last_at or news.now
+
+
+def _state(news: IncidentNews) -> str | None:
+    """Return the worst state of its jobs, once it is over; before that, it is simply open."""
+    is_over = news.event in ("closed", "completed", "failed")
+    return next(iter(worst_first(news.states)), None) if is_over else None
+
+
+# --- title and text -------------------------------------------------------------------------------------------------
+
+
+def key_text(incident: Incident, queue_names: Mapping[str, str]) -> str:
+    """Say for which key an incident is: "queue vod, tag Transcode"; nothing if there is one for all."""
+    return ", ".join(f"{name} {shown_value(name, value, queue_names)}" for name, value in incident.by)
+
+
+def shown_value(field: str, value: str, queue_names: Mapping[str, str]) -> str:
+    return queue_names.get(value, value) if field == "queue" else value
+
+
+def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> str:
+    incident, key = news.incident, key_text(news.incident, queue_names)
+    name = f"{rule.name} ({key})" if key else rule.name
+    match news.event:
+        case "opened":
+            over = f", over since {iso(incident.closed_at)}" if incident.closed_at else ""
+            return f"{name}: {what(rule, incident)}{over}"
+        case "joined":
+            return f"{name}: {incident.counted:,} by now"
+        case "escalated":
+            after = human(rule.escalate.after.total_seconds()) if rule.escalate else "some time"
+            return f"Nobody has acknowledged for {after}: {name}: {what(rule, incident)}"
+        case "closed":
+            return f"{name} is over after {_lasted(incident)}"
+    ended = "is complete" if news.event == "completed" else "has failed"
+    again = f", again (number {incident.generation})" if incident.generation > 1 else ""
+    return f"{name} {ended}{again}: {_counts(news.states)}"
+
+
+def what(rule: Rule, incident: Incident) -> str:
+    """Say what an incident of a rule is about: "5 Failed within 10 min"."""
+    match rule.incident:
+        case Threshold() as spec:
+            within = f" within {human(spec.within.total_seconds())}" if spec.within else ""
+            if spec.last is not None:
+                return f"more than {spec.limit.number:g} % of the last {spec.last} jobs are {spec.wanted}{within}"
+            return f"{incident.counted:,} {spec.wanted}{' in a row' if spec.in_a_row else ''}{within}"
+        case Absence() as spec:
+            inside = f" of {spec.window}" if spec.window else ""
+            return f"no {spec.wanted} for {human(spec.after.total_seconds())}{inside}"
+        case Backlog() as spec:
+            return f"{incident.counted:,} jobs are {spec.states} for more than {human(spec.after.total_seconds())}"
+        case FanIn():
+            expected = f" of {incident.expected:,}" if incident.expected else ""
+            return f"{incident.total:,}{expected} jobs are there, and not all are done"
+    after = rule.level.after if rule.level else None
+    return f"longer than {human(after.total_seconds())} in its state" if after else "an alarm"
+
+
+def _lasted(incident: Incident) -> str:
+    began, ended = incident.opened_at, incident.closed_at
+    return human(max(0.0, (ended - began).total_seconds())) if began and ended else "some time"
+
+
+def _counts(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{states[state]:,} {state}" for state in worst_first(states)) or "no jobs"
+
+
+def _lines(news: IncidentNews, rule: Rule) -> Iterator[str]:
+    """Yield the lines of the text: how many are in which state, then the last ones, what went wrong before the rest."""
+    incident = news.incident
+    if news.states and news.event not in ("completed", "failed"):
+        yield _counts(news.states)
+    if news.event == "opened" and isinstance(rule.incident, Absence):
+        yield f"The last one was at {iso(incident.last_at)}." if incident.last_at else "None was seen since the start."
+    bad = [one for one in news.jobs if not (one[0].state in CLOSED and one[0].state == SUCCESS)]
+    quoted = (bad or list(news.jobs))[-_MOST_QUOTED:]
+    for member, job in quoted:
+        yield cut(f"• {iso(member.happened_at)} {member.state}: {_named(member, job)}", _LONGEST_LINE)
+    if incident.total > len(quoted) > 0:
+        yield f"... of {incident.total:,} jobs"
+
+
+def _named(member: IncidentJob, job: Job | None) -> str:
+    if job is None:
+        return member.job_id
+    why = " ".join((job.message or job.code or "").split())
+    return f"{file_of(job)}{f' - {why}' if why else ''}"
+
+
+# --- the event ------------------------------------------------------------------------------------------------------
+
+
+def _event(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], links: Links) -> dict[str, Any]:
+    incident, when = news.incident, happened_at(news)
+    late = max(0.0, (news.now - when).total_seconds())
+    jobs = [_job_facts(member, job) for member, job in news.jobs[-MOST_NAMED:]]
+    data = {
+        "incident": incident.id,
+        "rule": rule.name,
+        "by": dict(incident.by),
+        "queue_name": queue_names.get(dict(incident.by).get("queue", "")),
+        "generation": incident.generation,
+        "what": what(rule, incident),
+        "opened_at": iso(incident.opened_at),
+        "closed_at": iso(incident.closed_at),
+        "late_seconds": round(late),
+        "acknowledged_by": incident.acknowledged_by,
+        "count": incident.counted,
+        "expected": incident.expected,
+        "states": dict(news.states),
+        "jobs": jobs,
+        "jobs_total": incident.total,
+        "url": links.incident(incident.id),
+    }
+    group = isinstance(rule.incident, FanIn) and news.event in ("completed", "failed")
+    body = envelope(
+        f"{'group' if group else 'incident'}.{news.event}",
+        source="//ci-bridge/incidents",
+        subject=incident.id,
+        time=when,
+        sequence=_SEQUENCES[news.event],
+        data=data,
+    )
+    while jobs and size_of(body) > LARGEST_EVENT:
+        jobs.pop(0)
+    return body
+
+
+def _job_facts(member: IncidentJob, job: Job | None) -> dict[str, Any]:
+    return {
+        "id": member.job_id,
+        "bucket": member.bucket,
+        "state": member.state,
+        "sequence": numbered(member.sequence),
+        "time": iso(member.happened_at),
+        "input": cut(job.input, _LONGEST_LINE) if job and job.input else None,
+        "href": f"/api/v1/jobs/{member.job_id}",
+    }

@@ -1,0 +1,427 @@
+"""Judges incidents at the end of a poll: which open, go on, close, and whom that is sent to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from bridge.decide.messages.incidents import MOST_NAMED, Event, IncidentNews
+from bridge.decide.routing import TemplateError, Waits, route_incident
+from bridge.decide.rules.incidents import (
+    Absence,
+    Backlog,
+    Course,
+    FanIn,
+    Gathered,
+    Threshold,
+    completion,
+    deadline,
+    follow,
+    follow_absence,
+    incident_id,
+    key_of,
+    settles_at,
+    still_counting,
+)
+from bridge.decide.rules.joining import Joined, incident_job
+from bridge.decide.rules.levels import TimeInState
+from bridge.decide.rules.matching import Rule, TextCondition
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.model import Incident, IncidentJob, IncidentKey, Job, NewDelivery, Stream, Transition, Watch
+from bridge.pipeline.joining import ALARM_FIELDS, add
+from bridge.pipeline.route import current_gates
+from bridge.record import counters, incidents, public_url, rulesets
+from bridge.record.codec import dump
+from bridge.record.counters import Count
+from bridge.record.outbox import entries
+from bridge.record.polling import queues, snapshots, time_in_state
+
+_MOST_JUDGED = 1_000  # keys of one poll; the next one goes on
+
+Saw = Callable[[str, Transition], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Up to when the streams of a rule's key are known: one of them at least, and all of them."""
+
+    newest: datetime | None
+    oldest: datetime | None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Judge:
+    """What is known while the incidents of a poll are judged, and what there is to say of them."""
+
+    tx: Connection
+    book: Rulebook
+    as_of: datetime
+    now: datetime
+    streams: Sequence[tuple[str, Stream]]  # with the names of their watches
+    seen_at: Mapping[str, datetime]
+    inhibiting: set[IncidentKey]  # open incidents that others wait for
+    news: list[tuple[Rule, IncidentNews]] = field(default_factory=list)
+
+    def say(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
+        self.news.append((rule, IncidentNews(event=event, incident=incident, now=self.now, by=by)))
+
+    def seen(self, rule: Rule, incident: Incident) -> _Seen:
+        times = [
+            self.seen_at.get(stream.key) for watch, stream in self.streams if _may_list(rule, incident, watch, stream)
+        ]
+        known = [time for time in times if time]
+        newest = min(max(known), self.as_of) if known else None
+        return _Seen(newest, min(*known, self.as_of) if known and len(known) == len(times) else None)
+
+
+def _may_list(rule: Rule, incident: Incident, watch: str, stream: Stream) -> bool:
+    """Tell whether a stream may list jobs that count for this key."""
+    place = stream.place
+    facts = {"watch": watch, "tag": stream.tag, "bucket": place.bucket, "region": place.region, "queue": stream.queue}
+    wanted = [c for c in rule.conditions if isinstance(c, TextCondition) and facts.get(c.field)]
+    key_fits = all(facts[name] in (None, value) for name, value in incident.by if name in facts)
+    return key_fits and not any(condition.why_not_of((str(facts[condition.field]),)) for condition in wanted)
+
+
+# --- the end of a poll ----------------------------------------------------------------------------------------------
+
+
+def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now: datetime, saw: Saw) -> int:
+    """Store what becomes of incidents, and the deliveries; return how many these are.
+
+    `as_of` is when the poll began, by the earlier of our clock and CI's; `saw` as of `route_overdue_jobs`.
+    """
+    rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
+    if not rules:
+        return 0
+    overdue = list(_overdue(tx, watch, book, as_of, saw))
+    due = incidents.due(tx, rules, now=now, most=_MOST_JUDGED)
+    if not due and not overdue:
+        return 0
+    keys = {*due, *(one.key for one in overdue)}  # all at once: locks are taken in one order
+    current = incidents.lock(tx, keys)
+    if overdue:
+        add(tx, overdue, current, now)
+        current = incidents.lock(tx, keys)
+    names = {rule.unless for rule in rules.values() if rule.unless}
+    judge = _Judge(
+        tx=tx,
+        book=book,
+        as_of=as_of,
+        now=now,
+        streams=[(each.name, stream) for each in book.watches for stream in each.streams],
+        seen_at=snapshots.seen(tx),
+        inhibiting=incidents.open_keys(tx, names),
+    )
+    for incident in sorted(current.values(), key=lambda one: rules[one.rule].unless is not None):
+        _judge(judge, rules[incident.rule], incident)
+    return _put(judge)
+
+
+def _judge(judge: _Judge, rule: Rule, incident: Incident) -> None:
+    match rule.incident:
+        case (Threshold() | Absence()) as spec:
+            _judge_times(judge, rule, spec, incident)
+        case Backlog() as spec:
+            _judge_backlog(judge, rule, spec, incident)
+        case FanIn() as spec:
+            _judge_fan_in(judge, rule, spec, incident)
+        case None:
+            _go_on(judge, rule, incident)
+
+
+def _judge_times(judge: _Judge, rule: Rule, spec: Threshold | Absence, incident: Incident) -> None:
+    """Judge what depends on when things happened; one look may find several incidents that are over."""
+    while True:
+        jobs = _jobs_of(judge.tx, spec, incident)
+        course = _course(judge, rule, spec, incident, jobs)
+        after = replace(incident, last_at=course.last_at, judged=max((job.n for job in jobs), default=incident.judged))
+        if course.opened_at and (incident.opened_at or not _is_inhibited(judge, rule, incident)):
+            after = replace(after, opened_at=course.opened_at)
+        if course.closed_at is None and after.opened_at:
+            _open(judge, rule, after, course.by)
+            return
+        if course.closed_at is None or not after.opened_at:
+            _watch(judge, rule, spec, replace(after, last_at=course.closed_at or course.last_at), jobs)
+            return
+        following = _close(judge, rule, after, course.closed_at, course.by)
+        moved = incidents.move_jobs(judge.tx, after, following, after=course.closed_at)
+        if not moved and isinstance(spec, Threshold):
+            incidents.forget(judge.tx, [following.n])
+            return
+        incident = following
+
+
+def _course(
+    judge: _Judge, rule: Rule, spec: Threshold | Absence, incident: Incident, jobs: Sequence[IncidentJob]
+) -> Course:
+    seen = judge.seen(rule, incident)
+    if isinstance(spec, Absence):
+        last_at = incident.last_at or incident.since
+        known_to, zone = seen.oldest, judge.book.zone
+        return follow_absence(spec, jobs, opened_at=incident.opened_at, last_at=last_at, known_to=known_to, zone=zone)
+    return follow(
+        spec,
+        jobs,
+        opened_at=incident.opened_at,
+        last_at=incident.last_at or incident.opened_at,
+        judged=incident.judged,
+        as_of=seen.newest or incident.since,
+    )
+
+
+def _jobs_of(tx: Connection, spec: Threshold | Absence, incident: Incident) -> list[IncidentJob]:
+    if not incident.is_open:
+        return incidents.jobs_since(tx, incident.n)
+    last = spec.last if isinstance(spec, Threshold) else None
+    before = incidents.last_jobs(tx, incident.n, most=last, judged=incident.judged) if last else []
+    new = incidents.jobs_since(tx, incident.n, judged=incident.judged)
+    return sorted([*before, *new], key=lambda job: (job.happened_at, job.n))
+
+
+def _watch(
+    judge: _Judge, rule: Rule, spec: Threshold | Absence, incident: Incident, jobs: Sequence[IncidentJob]
+) -> None:
+    """Keep of a key that is not open what may still count; forget it when nothing does."""
+    if isinstance(spec, Absence):
+        last_at = incident.last_at or incident.since
+        incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job.happened_at < last_at])
+        due_at = _later(deadline(spec, last_at, judge.book.zone), judge.now)
+        incidents.change(judge.tx, incident.n, last_at=incident.last_at, due_at=due_at)
+        return
+    as_of = judge.seen(rule, incident).newest or incident.since
+    kept = still_counting(spec, jobs, as_of)
+    if not kept:
+        incidents.forget(judge.tx, [incident.n])
+        return
+    incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job not in kept])
+    due_at = kept[-1].happened_at + spec.within if spec.within else None
+    incidents.change(judge.tx, incident.n, due_at=_later(due_at, judge.now))
+
+
+def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident) -> None:
+    exceeds = spec.limit.holds(incident.counted)
+    opens = exceeds and incidents.has_news(judge.tx, incident.n) and not _is_inhibited(judge, rule, incident)
+    if incident.is_open and not exceeds:
+        following = _close(judge, rule, incident, judge.as_of, None)
+        if not incidents.copy_jobs(judge.tx, incident, following):
+            incidents.forget(judge.tx, [following.n])
+    elif incident.is_open or opens:
+        _open(judge, rule, replace(incident, opened_at=incident.opened_at or judge.as_of, last_at=judge.as_of), None)
+    elif incident.counted:
+        incidents.change(judge.tx, incident.n, due_at=judge.now if exceeds else None)
+    else:
+        incidents.forget(judge.tx, [incident.n])
+
+
+def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) -> None:
+    jobs = incidents.last_jobs(judge.tx, incident.n, most=1)
+    if not jobs:
+        incidents.forget(judge.tx, [incident.n])
+        return
+    expected = 1 if incident.generation > 1 and spec.expect else incident.expected
+    states = incidents.states(judge.tx, incident.n)
+    found = Gathered(states=states, expected=expected, last_at=jobs[-1].happened_at)
+    oldest = judge.seen(rule, incident).oldest
+    ended = completion(spec, found, oldest or incident.since)
+    incident = replace(incident, last_at=found.last_at)
+    if ended is None:
+        due_at = settles_at(spec, found)
+        _go_on(judge, rule, incident, due_at=_later(due_at, judge.now))
+        return
+    is_news = incidents.has_news(judge.tx, incident.n)
+    failed = "a job failed" if ended == "failed" else None
+    closed = replace(
+        incident,
+        opened_at=incident.opened_at or found.last_at,
+        closed_at=found.last_at,
+        closed_why=failed if is_news else "a first snapshot found all of its jobs",
+        notified_at=incident.notified_at or (judge.now if is_news else None),
+    )
+    _store(judge.tx, closed, due_at=None)
+    if is_news:
+        judge.say(ended, rule, closed)
+
+
+# --- what an incident can do ----------------------------------------------------------------------------------------
+
+
+def _later(due_at: datetime | None, now: datetime) -> datetime | None:
+    """Return when to judge again: what waits for a time that is over comes after what is due since."""
+    return max(due_at, now) if due_at else None
+
+
+def _is_inhibited(judge: _Judge, rule: Rule, incident: Incident) -> bool:
+    """Tell whether the rule that this one waits for has an open incident for the same key."""
+    if rule.unless is None:
+        return False
+    other = next((one for one in judge.book.rules if one.name == rule.unless), None)
+    values = dict(incident.by)
+    return other is not None and key_of(other.name, [(name, values[name]) for name in other.by]) in judge.inhibiting
+
+
+def _open(judge: _Judge, rule: Rule, incident: Incident, by: IncidentJob | None) -> None:
+    """Store that an incident is open; it is sent when it opens, and when twice as many jobs count as it said last."""
+    if incident.notified_at is None:
+        incident = replace(incident, notified_at=judge.now, said=incident.counted)
+        judge.say("opened", rule, incident, by)
+        judge.inhibiting.add(incident.of)
+    elif incident.said and incident.counted >= 2 * incident.said:
+        incident = replace(incident, said=incident.counted)
+        judge.say("joined", rule, incident)
+    spec = rule.incident
+    within = spec.within if isinstance(spec, Threshold) else None
+    due_at = incident.last_at + within if within and incident.last_at else None
+    _go_on(judge, rule, incident, due_at=_later(due_at, judge.now))
+
+
+def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | None = None) -> None:
+    """Store an incident that is not over, and escalate it when it is time."""
+    escalate, began = (
+        rule.escalate,
+        incident.notified_at or (incident.since if isinstance(rule.incident, FanIn) else None),
+    )
+    if escalate and began and not incident.escalated_at and not incident.acknowledged_at:
+        if began + escalate.after <= judge.now:
+            opened_at = incident.opened_at or judge.now
+            incident = replace(incident, escalated_at=judge.now, opened_at=opened_at, notified_at=began)
+            judge.say("escalated", rule, incident)
+            if rule.level:
+                _notify_of_recovery(judge.tx, rule, escalate.notify, incident)
+        else:
+            due_at = min(due_at or began + escalate.after, began + escalate.after)
+    _store(judge.tx, incident, due_at=due_at)
+
+
+def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, by: IncidentJob | None) -> Incident:
+    """Close an incident, and return the next generation of its key, which is watched from then on."""
+    closed = replace(incident, closed_at=closed_at, notified_at=incident.notified_at or judge.now)
+    _store(judge.tx, closed, due_at=None)
+    judge.inhibiting.discard(closed.of)
+    if incident.notified_at is None:  # it was over before it was seen
+        judge.say("opened", rule, closed, by)
+    else:
+        judge.say("closed", rule, closed)
+    generation = incident.generation + 1
+    id_ = incident_id(incident.of, generation)
+    return incidents.begin(judge.tx, incident.of, id_, incident.by, generation=generation, since=closed_at)
+
+
+def _store(tx: Connection, incident: Incident, *, due_at: datetime | None) -> None:
+    names = ("opened_at", "notified_at", "closed_at", "closed_why", "escalated_at", "last_at", "said", "judged")
+    incidents.change(tx, incident.n, due_at=due_at, **{name: getattr(incident, name) for name in names})
+
+
+# --- rules that have changed ----------------------------------------------------------------------------------------
+
+
+def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
+    """Let incidents follow the rules that are in force now: by the names of these.
+
+    Those of rules that are gone, or are about other keys, are closed without a word. An absence for all jobs is watched
+    from now on.
+    """
+    rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
+    for name in sorted(incidents.current_rules(tx) - rules.keys()):
+        incidents.close_all(tx, incidents.numbers(tx, name), "its rule is no longer in rules.toml", now=now)
+    for rule in rules.values():
+        fields = rule.by if rule.incident else ALARM_FIELDS
+        others = incidents.numbers(tx, rule.name, other_than=fields)
+        incidents.close_all(tx, others, "its rule has another `by` now", now=now)
+        if isinstance(rule.incident, Absence) and not rule.by:
+            key = key_of(rule.name, ())
+            last = incidents.latest_closed(tx, [key]).get(key)
+            generation = last.generation + 1 if last else 1
+            if not incidents.lock(tx, [key]):
+                incidents.begin(tx, key, incident_id(key, generation), (), generation=generation, since=now)
+
+
+# --- backlogs, and alarms that escalate -----------------------------------------------------------------------------
+
+
+def _overdue(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, saw: Saw) -> Iterator[Joined]:
+    """Yield the jobs of a watch that have been in a state for too long since now, with the key that they count for."""
+    rules = [(rule, rule.incident) for rule in book.matcher.incidents if isinstance(rule.incident, Backlog)]
+    if not rules:
+        return
+    found = time_in_state.jobs_in_state(
+        tx,
+        [stream.key for stream in watch.streams],
+        began_before=as_of - min(spec.after for _, spec in rules),
+        gone_after=None,
+    )
+    counted = incidents.counted_jobs(tx, [rule.name for rule, _ in rules])
+    for began, _, stream in found:
+        for rule, spec in rules:
+            if (rule.name, began.job.bucket, began.job.id) not in counted and saw(stream, began):
+                for key, by in _backlogs_of(rule, spec, began, book, as_of):
+                    yield Joined(rule=rule, key=key, by=by, job=incident_job(began))
+
+
+def _backlogs_of(
+    rule: Rule, spec: Backlog, began: Transition, book: Rulebook, as_of: datetime
+) -> Iterator[tuple[IncidentKey, tuple[tuple[str, str], ...]]]:
+    """Yield the key that a job counts for if it has been in its state for too long."""
+    if began.to not in spec.states or TimeInState(began=began).since + spec.after > as_of:
+        return
+    facts = book.matcher.facts(replace(began, seen_at=as_of), in_state=True)
+    by = facts.key(rule.by)
+    if not isinstance(by, str) and not any(condition.why_not(facts) for condition in rule.conditions):
+        yield key_of(rule.name, by), by
+
+
+def _notify_of_recovery(tx: Connection, rule: Rule, notifiers: Sequence[str], incident: Incident) -> None:
+    """Let those to whom an alarm was escalated hear of its end."""
+    for job in incidents.last_jobs(tx, incident.n, most=1):
+        time_in_state.add_notifiers(tx, job.bucket, job.job_id, job.sequence, rule.name, notifiers)
+
+
+def inhibited_levels(tx: Connection, book: Rulebook) -> Waits:
+    """Return what tells whether a level rule waits, for a job, until another rule's incident has closed."""
+    others = {rule.name: rule for rule in book.rules if rule.incident}
+    found = incidents.open_keys(tx, {rule.unless for rule in book.matcher.levels if rule.unless})
+
+    def is_inhibited(rule: Rule, began: Transition) -> bool:
+        other = others.get(rule.unless or "")
+        by = book.matcher.facts(began).key(other.by) if other else ""
+        return other is not None and not isinstance(by, str) and key_of(other.name, by) in found
+
+    return is_inhibited
+
+
+# --- news -----------------------------------------------------------------------------------------------------------
+
+
+def _put(judge: _Judge) -> int:
+    """Store the deliveries of what there is to say, and count it; return how many these are."""
+    tx, now = judge.tx, judge.now
+    if not judge.news:
+        return 0
+    book = replace(judge.book, ci_queue_names=queues.names(tx))
+    gates, links = current_gates(tx, book, now), public_url.links(tx)
+    new: list[NewDelivery] = []
+    errors: list[TemplateError] = []
+    for rule, news in judge.news:
+        jobs = incidents.details(tx, incidents.last_jobs(tx, news.incident.n, most=MOST_NAMED))
+        full = replace(news, jobs=jobs, states=incidents.states(tx, news.incident.n))
+        routed = route_incident(full, rule, _about(tx, news, jobs), book, gates, links=links)
+        new += routed.deliveries
+        errors += routed.errors
+        told = tuple(dict.fromkeys((*news.incident.notifiers, *(delivery.notifier for delivery in routed.deliveries))))
+        incidents.change(tx, news.incident.n, notifiers=dump(told))
+    entries.put(tx, new, now=now)
+    rulesets.fault(tx, [(error.rule, error.why) for error in errors], now=now)
+    fired = [
+        Count("match", (rule.name,)) for rule, news in judge.news if news.event in ("opened", "completed", "failed")
+    ]
+    counters.add(tx, fired, now=now)
+    return len(new)
+
+
+def _about(tx: Connection, news: IncidentNews, jobs: Sequence[tuple[IncidentJob, Job | None]]) -> Transition | None:
+    """Return the transition that opened an incident, or its last one; None: there is none on record."""
+    by = news.by or (jobs[-1][0] if jobs else None)
+    return snapshots.transition_at(tx, by.bucket, by.job_id, by.sequence) if by else None

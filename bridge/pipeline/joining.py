@@ -1,0 +1,188 @@
+"""Store for which incidents transitions count, in the transaction that stores them."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold, incident_id, key_of
+from bridge.decide.rules.joining import Joined, incident_job, joined
+from bridge.decide.rules.matching import Rule
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.model import Alarm, Incident, IncidentKey, Transition
+from bridge.record import incidents, rulesets
+from bridge.record.incidents import Membership
+
+logger = logging.getLogger(__name__)
+
+
+def join(
+    tx: Connection,
+    book: Rulebook,
+    transitions: Sequence[Transition],
+    ended: Mapping[str, Sequence[Alarm]],
+    now: datetime,
+) -> None:
+    """Store for which keys these transitions (of one bucket) count, to be judged at the end of the poll.
+
+    `ended` are by job the alarms of the times in state that they end.
+    """
+    rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
+    if not rules:
+        return
+    found = {(one.key, one.job.job_id): one for step in transitions for one in joined(step, book.matcher)}
+    known = incidents.memberships(tx, transitions[0].job.bucket, {step.job.id for step in transitions})
+    over = {
+        _alarm_key(alarm.rule, step.job.bucket, step.job.id, alarm.sequence)[0]: step
+        for step in transitions
+        for alarm in ended.get(step.job.id, ())
+        if alarm.rule in rules and not step.inferred
+    }
+    if not found and not known:
+        return
+    keys = {key for key, _ in found} | {one.key for one in known if one.is_current} | over.keys()
+    current = incidents.lock(tx, keys)
+    _close_alarms(tx, over, current)
+    _leave_backlogs(tx, transitions, known, rules, now)
+    new = _not_known(tx, found, known)
+    add(tx, new, current, now)
+    _expect(tx, found.values(), current)
+    rulesets.fault(tx, {(one.rule.name, one.fault) for one in found.values() if one.fault}, now=now)
+
+
+def _leave_backlogs(
+    tx: Connection,
+    transitions: Iterable[Transition],
+    known: Iterable[Membership],
+    rules: Mapping[str, Rule],
+    now: datetime,
+) -> None:
+    """Let jobs leave the backlogs whose states they have left."""
+    states = {step.job.id: step.to for step in transitions}
+    left = [
+        one.job.n
+        for one in known
+        if (rule := rules.get(one.key.rule))
+        and isinstance(rule.incident, Backlog)
+        and states[one.job.job_id] not in rule.incident.states
+    ]
+    incidents.leave(tx, left, now=now)
+
+
+def _not_known(
+    tx: Connection,
+    found: Mapping[tuple[IncidentKey, str], Joined],
+    known: Iterable[Membership],
+) -> list[Joined]:
+    """Return what is not stored yet, and store the newer states of jobs that a fan-in has already."""
+    mine = defaultdict[str, list[Membership]](list)
+    for membership in known:
+        mine[membership.job.job_id].append(membership)
+    new = []
+    for (key, job_id), one in found.items():
+        same = [membership for membership in mine[job_id] if membership.key == key]
+        is_fan_in = isinstance(one.rule.incident, FanIn)
+        if not same:
+            new.append(one)
+        elif is_fan_in:
+            latest = max(same, key=lambda membership: membership.incident)
+            incidents.change_job(tx, latest.incident, one.job)
+            incidents.touch(tx, [latest.incident])
+        if is_fan_in:  # what it is made from has changed between two looks
+            _forget_other_keys(tx, [other for other in mine[job_id] if other.key.rule == key.rule and other.key != key])
+    return new
+
+
+def _forget_other_keys(tx: Connection, others: Iterable[Membership]) -> None:
+    for other in others:
+        if other.is_current:
+            incidents.drop_jobs(tx, other.incident, rows=[other.job.n])
+            incidents.touch(tx, [other.incident])
+
+
+def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incident], now: datetime) -> None:
+    """Store jobs that count for something new; `current` gets the keys that are watched from now on."""
+    if not new:
+        return
+    closed = incidents.latest_closed(tx, {one.key for one in new})
+    late = [one for one in new if _is_of_closed(one, closed)]
+    rest = [one for one in new if one not in late]
+    missing = {one.key: one for one in rest if one.key not in current}
+    for key in _with_room(tx, missing):
+        generation = closed[key].generation + 1 if key in closed else 1
+        by = missing[key].by
+        id_ = incident_id(key, generation)
+        current[key] = incidents.begin(tx, key, id_, by, generation=generation, since=now)
+    added = [(current[one.key].n, one.job) for one in rest if one.key in current]
+    incidents.add_jobs(tx, added + [(closed[one.key].n, one.job) for one in late])
+    incidents.touch(tx, {number for number, _ in added})
+
+
+def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:
+    """Tell whether it happened before the last incident of its key was over: it is seen late, and opens no other."""
+    last = closed.get(one.key)
+    is_about_times = isinstance(one.rule.incident, Threshold | Absence)
+    return bool(is_about_times and last and last.closed_at and one.job.happened_at <= last.closed_at)
+
+
+def _with_room(tx: Connection, missing: Collection[IncidentKey]) -> list[IncidentKey]:
+    """Return the new keys that there is room for; the oldest without an open incident are forgotten for them."""
+    by_rule = defaultdict[str, list[IncidentKey]](list)
+    for key in sorted(missing):
+        by_rule[key.rule].append(key)
+    fitting = []
+    for rule, keys in by_rule.items():
+        forgotten, surplus = incidents.make_room(tx, rule, len(keys))
+        fitting += keys[: len(keys) - surplus]
+        if forgotten or surplus:
+            facts = {"rule": rule, "most": incidents.MOST_KEYS, "forgotten": forgotten, "left_out": surplus}
+            logger.warning("a rule has too many keys: the oldest without an open incident are forgotten", extra=facts)
+    return fitting
+
+
+def _expect(tx: Connection, found: Iterable[Joined], current: Mapping[IncidentKey, Incident]) -> None:
+    """Store the greatest number of jobs that any job of a fan-in names: one that shrinks is not believed."""
+    most: dict[IncidentKey, int] = {}
+    for one in found:
+        if one.expected is not None:
+            most[one.key] = max(one.expected, most.get(one.key, 0))
+    for key, expected in most.items():
+        incident = current.get(key)
+        if incident and expected > (incident.expected or 0):
+            incidents.change(tx, incident.n, expected=expected)
+
+
+# --- alarms of level rules that escalate ----------------------------------------------------------------------------
+
+ALARM_FIELDS = ("bucket", "job", "sequence")
+
+
+def open_alarm(tx: Connection, rule: Rule, began: Transition, now: datetime) -> None:
+    """Store that a level rule that escalates has fired for a job's time in state, unless it has before."""
+    if rule.escalate is None:
+        return
+    key, by = _alarm_key(rule.name, began.job.bucket, began.job.id, began.sequence)
+    if incidents.lock(tx, [key]) or incidents.latest_closed(tx, [key]):
+        return
+    incident = incidents.begin(tx, key, incident_id(key, 1), by, generation=1, since=now)
+    incidents.add_jobs(tx, [(incident.n, incident_job(began))])
+    facts = {"opened_at": now, "notified_at": now, "due_at": now + rule.escalate.after, "said": 1}
+    incidents.change(tx, incident.n, **facts)
+
+
+def _alarm_key(rule: str, bucket: str, job_id: str, sequence: int) -> tuple[IncidentKey, tuple[tuple[str, str], ...]]:
+    by = tuple(zip(ALARM_FIELDS, (bucket, job_id, str(sequence)), strict=True))
+    return key_of(rule, by), by
+
+
+def _close_alarms(
+    tx: Connection, ended: Mapping[IncidentKey, Transition], current: Mapping[IncidentKey, Incident]
+) -> None:
+    """Close what was open for the times in state that these transitions end."""
+    for key, step in ended.items():
+        if incident := current.get(key):
+            incidents.change(tx, incident.n, closed_at=step.happened_at, due_at=None)

@@ -1,0 +1,305 @@
+"""Incidents: rules over several jobs, one for each key, and the jobs that count for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, literal, null, or_, select, tuple_, update
+
+from bridge.model import Incident, IncidentJob, IncidentKey, Job
+from bridge.record.codec import dump, from_row, load_job
+from bridge.record.database import at, ms, skip_locked, upsert
+from bridge.record.schema import incident_jobs, incidents, jobs
+
+MOST_KEYS = 10_000  # of one rule, that are watched or open
+_AT_ONCE = 500  # keys of one query
+_TOUCHED = 0  # `due_at` of what is to be judged at the end of the next poll, before all that waits for a time
+
+
+LONGEST_VALUE = 200  # characters of a key's value that are kept; its id is made of all of it
+
+
+def incident_of(row: Row[Any]) -> Incident:
+    return from_row(
+        Incident,
+        row,
+        by=tuple((field, value) for field, value in json.loads(row.by)),
+        since=at(row.since),
+        notifiers=tuple(json.loads(row.notifiers)),
+    )
+
+
+def job_of(row: Row[Any]) -> IncidentJob:
+    return from_row(IncidentJob, row)
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+_key = tuple_(incidents.c.rule, incidents.c.key)
+_is_current = incidents.c.closed_at.is_(None)
+
+
+def lock(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
+    """Return what is watched or open of these keys, locked; always in one order, so nobody waits in a circle."""
+    found: dict[IncidentKey, Incident] = {}
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _AT_ONCE):
+        mine = select(incidents).where(_key.in_(ordered[start : start + _AT_ONCE]), _is_current)
+        for row in tx.execute(mine.order_by(incidents.c.rule, incidents.c.key).with_for_update()):
+            found[IncidentKey(row.rule, row.key)] = incident_of(row)
+    return found
+
+
+def latest_closed(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
+    """Return of each of these keys the incident that closed last."""
+    found: dict[IncidentKey, Incident] = {}
+    ordered = sorted(keys)
+    for start in range(0, len(ordered), _AT_ONCE):
+        mine = select(incidents).where(_key.in_(ordered[start : start + _AT_ONCE]), ~_is_current)
+        for row in tx.execute(mine.order_by(incidents.c.generation)):
+            found[IncidentKey(row.rule, row.key)] = incident_of(row)
+    return found
+
+
+def begin(
+    tx: Connection,
+    key: IncidentKey,
+    id_: str,
+    by: Sequence[tuple[str, str]],
+    *,
+    generation: int,
+    since: datetime,
+    due_at: datetime | None = None,
+) -> Incident:
+    """Store that a key is watched from now on; what is stored already stays."""
+    row = {
+        "id": id_,
+        "rule": key.rule,
+        "key": key.key,
+        "generation": generation,
+        "by": dump([(field, value[:LONGEST_VALUE]) for field, value in by]),
+        "since": ms(since),
+        "due_at": ms(due_at) if due_at else _TOUCHED,
+    }
+    tx.execute(upsert(tx, incidents).values(row).on_conflict_do_nothing())
+    same = select(incidents).filter_by(rule=key.rule, key=key.key).order_by(incidents.c.generation.desc()).limit(1)
+    return incident_of(tx.execute(same.with_for_update()).one())
+
+
+def make_room(tx: Connection, rule: str, number: int) -> tuple[int, int]:
+    """Forget the oldest keys of a rule that have no open incident, so that `number` new ones fit in.
+
+    Return how many were forgotten, and how many of the new ones still do not fit.
+    """
+    current = select(func.count()).select_from(incidents).where(incidents.c.rule == rule, _is_current)
+    surplus = tx.execute(current).scalar_one() + number - MOST_KEYS
+    if surplus <= 0:
+        return 0, 0
+    oldest = select(incidents.c.n).where(incidents.c.rule == rule, _is_current, incidents.c.opened_at.is_(None))
+    gone = list(tx.execute(skip_locked(tx, oldest.order_by(incidents.c.n).limit(surplus))).scalars())
+    forget(tx, gone)
+    return len(gone), surplus - len(gone)
+
+
+def forget(tx: Connection, numbers: Collection[int]) -> None:
+    """Delete keys, with the jobs that count for them."""
+    if numbers:
+        tx.execute(delete(incident_jobs).where(incident_jobs.c.incident.in_(numbers)))
+        tx.execute(delete(incidents).where(incidents.c.n.in_(numbers)))
+
+
+def change(tx: Connection, number: int, **values: Any) -> None:
+    """Set columns of an incident; a time is stored in milliseconds."""
+    plain = {name: ms(value) if isinstance(value, datetime) else value for name, value in values.items()}
+    tx.execute(update(incidents).where(incidents.c.n == number).values(plain))
+
+
+def touch(tx: Connection, numbers: Collection[int]) -> None:
+    """Let incidents be judged at the end of the next poll."""
+    if numbers:
+        tx.execute(update(incidents).where(incidents.c.n.in_(numbers), _is_current).values(due_at=_TOUCHED))
+
+
+def due(tx: Connection, rules: Collection[str], *, now: datetime, most: int) -> list[IncidentKey]:
+    """Return the keys of these rules that are to be judged, those first for which something happened."""
+    found = select(incidents.c.rule, incidents.c.key)
+    found = found.where(incidents.c.due_at <= ms(now), incidents.c.due_at.is_not(None), incidents.c.rule.in_(rules))
+    return [IncidentKey(*row) for row in tx.execute(found.order_by(incidents.c.due_at, incidents.c.n).limit(most))]
+
+
+def open_keys(tx: Connection, rules: Collection[str]) -> set[IncidentKey]:
+    """Return the keys for which these rules have an open incident."""
+    if not rules:
+        return set()
+    found = select(incidents.c.rule, incidents.c.key)
+    found = found.where(incidents.c.rule.in_(rules), _is_current, incidents.c.opened_at.is_not(None))
+    return {IncidentKey(*row) for row in tx.execute(found)}
+
+
+def current_rules(tx: Connection) -> set[str]:
+    """Return the names of the rules that have keys."""
+    return set(tx.execute(select(incidents.c.rule).where(_is_current).distinct()).scalars())
+
+
+def numbers(tx: Connection, rule: str, *, other_than: Sequence[str] | None = None) -> list[int]:
+    """Return what is watched or open of a rule; only keys that are not made of these fields, if they are given."""
+    found = tx.execute(select(incidents.c.n, incidents.c.by).where(incidents.c.rule == rule, _is_current))
+    return [row.n for row in found if [field for field, _ in json.loads(row.by)] != list(other_than or (None,))]
+
+
+def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> None:
+    """Close incidents without a word; forget keys that are only watched."""
+    if not which:
+        return
+    mine = (incidents.c.n.in_(which), _is_current)
+    watched = select(incidents.c.n).where(*mine, incidents.c.opened_at.is_(None))
+    forget(tx, tx.execute(watched).scalars().all())
+    tx.execute(update(incidents).where(*mine).values(closed_at=ms(now), closed_why=why, due_at=None))
+
+
+# --- the jobs that count ----------------------------------------------------------------------------------------------
+
+
+class Membership(NamedTuple):
+    """That a job counts for an incident."""
+
+    incident: int
+    key: IncidentKey
+    is_current: bool
+    job: IncidentJob
+
+
+def memberships(tx: Connection, bucket: str, ids: Collection[str]) -> list[Membership]:
+    """Return for which incidents these jobs of a bucket count."""
+    found = select(incident_jobs, incidents.c.rule, incidents.c.key, incidents.c.closed_at)
+    found = found.join(incidents).where(incident_jobs.c.bucket == bucket, incident_jobs.c.job_id.in_(ids))
+    return [
+        Membership(row.incident, IncidentKey(row.rule, row.key), row.closed_at is None, job_of(row))
+        for row in tx.execute(found)
+    ]
+
+
+def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]]) -> None:
+    """Store that jobs count for incidents for which they did not, or no longer did."""
+    if not new:
+        return
+    row = upsert(tx, incident_jobs)
+    again = {name: row.excluded[name] for name in ("sequence", "state", "happened_at", "silent")} | {"left_at": null()}
+    row = row.on_conflict_do_update(index_elements=["incident", "bucket", "job_id"], set_=again)
+    tx.execute(row, [{"incident": number, **_job_row(job)} for number, job in new])
+    for number in {number for number, _ in new}:
+        mine = [job for incident, job in new if incident == number]
+        more = {
+            "counted": incidents.c.counted + sum(job.counts for job in mine),
+            "total": incidents.c.total + len(mine),
+        }
+        tx.execute(update(incidents).where(incidents.c.n == number).values(more))
+
+
+def change_job(tx: Connection, number: int, job: IncidentJob) -> None:
+    """Store the newer state of a job that counts for an incident already."""
+    same = update(incident_jobs).where(
+        incident_jobs.c.incident == number, incident_jobs.c.bucket == job.bucket, incident_jobs.c.job_id == job.job_id
+    )
+    tx.execute(same.values({**_job_row(job), "left_at": null()}))
+
+
+def _job_row(job: IncidentJob) -> dict[str, Any]:
+    names = ("bucket", "job_id", "sequence", "state", "counts", "silent")
+    return {**{name: getattr(job, name) for name in names}, "happened_at": ms(job.happened_at)}
+
+
+def leave(tx: Connection, numbers: Collection[int], *, now: datetime) -> None:
+    """Store that jobs (by the numbers of their rows) have moved on, and no longer belong to their incidents."""
+    if not numbers:
+        return
+    mine = (incident_jobs.c.n.in_(numbers), incident_jobs.c.left_at.is_(None))
+    watched = select(incidents.c.n).where(incidents.c.opened_at.is_(None))
+    gone = delete(incident_jobs).where(*mine, incident_jobs.c.incident.in_(watched))
+    left = update(incident_jobs).where(*mine).values(left_at=ms(now))
+    for statement in (gone, left):
+        for number in tx.execute(statement.returning(incident_jobs.c.incident)).scalars().all():
+            one_less = {"counted": incidents.c.counted - 1, "due_at": _TOUCHED}
+            tx.execute(update(incidents).where(incidents.c.n == number, _is_current).values(one_less))
+
+
+def jobs_since(tx: Connection, number: int, *, judged: int = 0) -> list[IncidentJob]:
+    """Return the jobs of an incident that are newer than number `judged`, in the order in which things happened."""
+    mine = select(incident_jobs).where(incident_jobs.c.incident == number, incident_jobs.c.n > judged)
+    ordered = mine.order_by(incident_jobs.c.happened_at, incident_jobs.c.n)
+    return [job_of(row) for row in tx.execute(ordered)]
+
+
+def last_jobs(tx: Connection, number: int, *, most: int, judged: int | None = None) -> list[IncidentJob]:
+    """Return the jobs of an incident that happened last, the oldest of them first."""
+    mine = select(incident_jobs).where(incident_jobs.c.incident == number)
+    if judged is not None:
+        mine = mine.where(incident_jobs.c.n <= judged)
+    newest = mine.order_by(incident_jobs.c.happened_at.desc(), incident_jobs.c.n.desc()).limit(most)
+    return [job_of(row) for row in tx.execute(newest)][::-1]
+
+
+def states(tx: Connection, number: int) -> dict[str, int]:
+    """Return how many jobs of an incident are in each state; those that have left it do not count."""
+    mine = select(incident_jobs.c.state, func.count().label("count")).where(
+        incident_jobs.c.incident == number, incident_jobs.c.left_at.is_(None)
+    )
+    return {row.state: row._mapping["count"] for row in tx.execute(mine.group_by(incident_jobs.c.state))}
+
+
+def has_news(tx: Connection, number: int) -> bool:
+    """Tell whether an incident has a job of which somebody is to be notified."""
+    mine = select(incident_jobs.c.n).where(incident_jobs.c.incident == number, ~incident_jobs.c.silent).limit(1)
+    return tx.execute(mine).first() is not None
+
+
+def drop_jobs(tx: Connection, number: int, *, before: datetime | None = None, rows: Collection[int] = ()) -> None:
+    """Forget jobs of a key that can no longer count: what happened up to `before`, or these rows."""
+    which: list[ColumnElement[bool]] = [incident_jobs.c.n.in_(rows)] if rows else []
+    which += [incident_jobs.c.happened_at <= ms(before)] if before else []
+    if not which:
+        return
+    gone = delete(incident_jobs).where(incident_jobs.c.incident == number, or_(*which))
+    dropped = tx.execute(gone.returning(incident_jobs.c.counts)).scalars().all()
+    fewer = {"counted": incidents.c.counted - sum(dropped), "total": incidents.c.total - len(dropped)}
+    tx.execute(update(incidents).where(incidents.c.n == number).values(fewer))
+
+
+def move_jobs(tx: Connection, old: Incident, new: Incident, *, after: datetime) -> int:
+    """Let the jobs of a closed incident that happened after then count for the next one; return how many."""
+    later = (incident_jobs.c.incident == old.n, incident_jobs.c.happened_at > ms(after))
+    moved = update(incident_jobs).where(*later).values(incident=new.n).returning(incident_jobs.c.counts)
+    rows = tx.execute(moved).scalars().all()
+    counted, total = sum(rows), len(rows)
+    for number, sign in ((old.n, -1), (new.n, 1)):
+        values = {"counted": incidents.c.counted + sign * counted, "total": incidents.c.total + sign * total}
+        tx.execute(update(incidents).where(incidents.c.n == number).values(values))
+    return total
+
+
+def copy_jobs(tx: Connection, old: Incident, new: Incident) -> int:
+    """Let the jobs of a closed incident that have not left it count for the next one too; return how many."""
+    columns = [column for column in incident_jobs.c if column.name not in ("n", "incident")]
+    stay = select(literal(new.n), *columns).where(incident_jobs.c.incident == old.n, incident_jobs.c.left_at.is_(None))
+    copy = insert(incident_jobs).from_select(["incident", *(column.name for column in columns)], stay)
+    count = tx.execute(copy).rowcount
+    tx.execute(update(incidents).where(incidents.c.n == new.n).values(counted=count, total=count))
+    return count
+
+
+def counted_jobs(tx: Connection, rules: Collection[str]) -> set[tuple[str, str, str]]:
+    """Return the jobs that count for what is watched or open of these rules, each as (rule, bucket, id)."""
+    found = select(incidents.c.rule, incident_jobs.c.bucket, incident_jobs.c.job_id).join(incident_jobs)
+    mine = found.where(incidents.c.rule.in_(rules), _is_current, incident_jobs.c.left_at.is_(None))
+    return {(row.rule, row.bucket, row.job_id) for row in tx.execute(mine)}
+
+
+def details(tx: Connection, found: Sequence[IncidentJob]) -> list[tuple[IncidentJob, Job | None]]:
+    """Return jobs as they are on record now; None: it was pruned."""
+    keys = [(job.bucket, job.job_id) for job in found]
+    rows = tx.execute(select(jobs.c.bucket, jobs.c.id, jobs.c.detail).where(tuple_(jobs.c.bucket, jobs.c.id).in_(keys)))
+    known = {(row.bucket, row.id): row.detail for row in rows} if keys else {}
+    return [(job, load_job(text) if (text := known.get((job.bucket, job.job_id))) else None) for job in found]
