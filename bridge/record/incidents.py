@@ -285,7 +285,7 @@ def copy_jobs(tx: Connection, old: Incident, new: Incident) -> int:
     columns = [column for column in incident_jobs.c if column.name not in ("n", "incident")]
     stay = select(literal(new.n), *columns).where(incident_jobs.c.incident == old.n, incident_jobs.c.left_at.is_(None))
     copy = insert(incident_jobs).from_select(["incident", *(column.name for column in columns)], stay)
-    count = tx.execute(copy).rowcount
+    count = len(tx.execute(copy.returning(incident_jobs.c.n)).all())
     tx.execute(update(incidents).where(incidents.c.n == new.n).values(counted=count, total=count))
     return count
 

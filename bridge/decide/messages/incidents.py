@@ -97,7 +97,7 @@ def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> st
     match news.event:
         case "opened":
             over = f", over since {iso(incident.closed_at)}" if incident.closed_at else ""
-            return f"{name}: {what(rule, incident)}{over}"
+            return f"{name}: {what(rule, incident, opens=True)}{over}"
         case "joined":
             return f"{name}: {incident.counted:,} by now"
         case "escalated":
@@ -110,14 +110,11 @@ def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> st
     return f"{name} {ended}{again}: {_counts(news.states)}"
 
 
-def what(rule: Rule, incident: Incident) -> str:
-    """Say what an incident of a rule is about: "5 Failed within 10 min"."""
+def what(rule: Rule, incident: Incident, *, opens: bool = False) -> str:
+    """Say what an incident of a rule is about: "5 Failed within 10 min" when it opens, later "9 Failed"."""
     match rule.incident:
         case Threshold() as spec:
-            within = f" within {human(spec.within.total_seconds())}" if spec.within else ""
-            if spec.last is not None:
-                return f"more than {spec.limit.number:g} % of the last {spec.last} jobs are {spec.wanted}{within}"
-            return f"{incident.counted:,} {spec.wanted}{' in a row' if spec.in_a_row else ''}{within}"
+            return _what_came(spec, incident.counted, opens=opens)
         case Absence() as spec:
             inside = f" of {spec.window}" if spec.window else ""
             return f"no {spec.wanted} for {human(spec.after.total_seconds())}{inside}"
@@ -128,6 +125,18 @@ def what(rule: Rule, incident: Incident) -> str:
             return f"{incident.total:,}{expected} jobs are there, and not all are done"
     after = rule.level.after if rule.level else None
     return f"longer than {human(after.total_seconds())} in its state" if after else "an alarm"
+
+
+def _what_came(spec: Threshold, counted: int, *, opens: bool) -> str:
+    within = f" within {human(spec.within.total_seconds())}" if spec.within else ""
+    if spec.last is not None:
+        return f"{spec.limit} % of the last {spec.last} jobs are {spec.wanted}"
+    came = f"{counted:,} {spec.wanted}"
+    if not opens:
+        return came
+    in_a_row = " in a row" if spec.in_a_row else ""
+    least = int(spec.limit.number) + (spec.limit.sign == ">")
+    return f"{came}{in_a_row}{within}" if counted <= least else f"{came}, {least:,} of them{in_a_row}{within}"
 
 
 def _lasted(incident: Incident) -> str:
@@ -146,6 +155,8 @@ def _lines(news: IncidentNews, rule: Rule) -> Iterator[str]:
         yield _counts(news.states)
     if news.event == "opened" and isinstance(rule.incident, Absence):
         yield f"The last one was at {iso(incident.last_at)}." if incident.last_at else "None was seen since the start."
+    if news.event == "closed":
+        return
     bad = [one for one in news.jobs if not (one[0].state in CLOSED and one[0].state == SUCCESS)]
     quoted = (bad or list(news.jobs))[-_MOST_QUOTED:]
     for member, job in quoted:
@@ -179,7 +190,7 @@ def _event(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], links
         "closed_at": iso(incident.closed_at),
         "late_seconds": round(late),
         "acknowledged_by": incident.acknowledged_by,
-        "count": incident.counted,
+        "count": incident.total if isinstance(rule.incident, FanIn) else incident.counted,
         "expected": incident.expected,
         "states": dict(news.states),
         "jobs": jobs,
