@@ -36,6 +36,7 @@ from bridge.pipeline.route import current_gates
 from bridge.record import counters, incidents, public_url, rulesets
 from bridge.record.codec import dump
 from bridge.record.counters import Count
+from bridge.record.incidents import NewKey
 from bridge.record.outbox import entries
 from bridge.record.polling import queues, snapshots, time_in_state
 
@@ -60,30 +61,43 @@ class _Judge:
     book: Rulebook
     as_of: datetime
     now: datetime
-    streams: Sequence[tuple[str, Stream]]  # with the names of their watches
+    streams: Sequence[_StreamFacts]
     seen_at: Mapping[str, datetime]
     inhibiting: set[IncidentKey]  # open incidents that others wait for
     news: list[tuple[Rule, IncidentNews]] = field(default_factory=list)
+    _of_rules: dict[str, list[_StreamFacts]] = field(default_factory=dict)  # the streams that may list its jobs
 
     def say(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
         self.news.append((rule, IncidentNews(event=event, incident=incident, now=self.now, by=by)))
 
     def seen(self, rule: Rule, incident: Incident) -> _Seen:
-        times = [
-            self.seen_at.get(stream.key) for watch, stream in self.streams if _may_list(rule, incident, watch, stream)
-        ]
+        if rule.name not in self._of_rules:
+            self._of_rules[rule.name] = [facts for facts in self.streams if _may_list(rule, facts)]
+        mine = [facts["key"] for facts in self._of_rules[rule.name] if _fits(incident, facts)]
+        times = [self.seen_at.get(key or "") for key in mine]
         known = [time for time in times if time]
         newest = min(max(known), self.as_of) if known else None
         return _Seen(newest, min(*known, self.as_of) if known and len(known) == len(times) else None)
 
 
-def _may_list(rule: Rule, incident: Incident, watch: str, stream: Stream) -> bool:
-    """Tell whether a stream may list jobs that count for this key."""
+_StreamFacts = Mapping[str, str | None]
+
+
+def _facts_of(watch: str, stream: Stream) -> _StreamFacts:
     place = stream.place
-    facts = {"watch": watch, "tag": stream.tag, "bucket": place.bucket, "region": place.region, "queue": stream.queue}
-    wanted = [c for c in rule.conditions if isinstance(c, TextCondition) and facts.get(c.field)]
-    key_fits = all(facts[name] in (None, value) for name, value in incident.by if name in facts)
-    return key_fits and not any(condition.why_not_of((str(facts[condition.field]),)) for condition in wanted)
+    facts = {"key": stream.key, "watch": watch, "tag": stream.tag, "queue": stream.queue}
+    return facts | {"bucket": place.bucket, "region": place.region}
+
+
+def _may_list(rule: Rule, facts: _StreamFacts) -> bool:
+    """Tell whether a stream may list jobs that a rule is about."""
+    conditions = (c for c in rule.conditions if isinstance(c, TextCondition))
+    return not any(c.why_not_of((value,)) for c in conditions if (value := facts.get(c.field)))
+
+
+def _fits(incident: Incident, facts: _StreamFacts) -> bool:
+    """Tell whether a stream may list jobs that count for this key."""
+    return all(facts.get(name) in (None, value) for name, value in incident.by)
 
 
 # --- the end of a poll ----------------------------------------------------------------------------------------------
@@ -112,7 +126,7 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
         book=book,
         as_of=as_of,
         now=now,
-        streams=[(each.name, stream) for each in book.watches for stream in each.streams],
+        streams=[_facts_of(each.name, stream) for each in book.watches for stream in each.streams],
         seen_at=snapshots.seen(tx),
         inhibiting=incidents.open_keys(tx, names),
     )
@@ -307,7 +321,8 @@ def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, b
         judge.say("closed", rule, closed)
     generation = incident.generation + 1
     id_ = incident_id(incident.of, generation)
-    return incidents.begin(judge.tx, incident.of, id_, incident.by, generation=generation, since=closed_at)
+    new = NewKey(key=incident.of, id=id_, by=incident.by, generation=generation, since=closed_at)
+    return incidents.begin(judge.tx, [new])[incident.of]
 
 
 def _store(tx: Connection, incident: Incident, *, due_at: datetime | None) -> None:
@@ -336,7 +351,8 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
             last = incidents.latest_closed(tx, [key]).get(key)
             generation = last.generation + 1 if last else 1
             if not incidents.lock(tx, [key]):
-                incidents.begin(tx, key, incident_id(key, generation), (), generation=generation, since=now)
+                id_ = incident_id(key, generation)
+                incidents.begin(tx, [NewKey(key=key, id=id_, by=(), generation=generation, since=now)])
 
 
 # --- backlogs, and alarms that escalate -----------------------------------------------------------------------------

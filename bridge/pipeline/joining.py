@@ -13,9 +13,9 @@ from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold, in
 from bridge.decide.rules.joining import Joined, incident_job, joined
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Alarm, Incident, IncidentKey, Transition
+from bridge.model import Alarm, Incident, IncidentJob, IncidentKey, Transition
 from bridge.record import incidents, rulesets
-from bridge.record.incidents import Membership
+from bridge.record.incidents import Membership, NewKey
 
 logger = logging.getLogger(__name__)
 
@@ -74,34 +74,31 @@ def _leave_backlogs(
 
 
 def _not_known(
-    tx: Connection,
-    found: Mapping[tuple[IncidentKey, str], Joined],
-    known: Iterable[Membership],
+    tx: Connection, found: Mapping[tuple[IncidentKey, str], Joined], known: Iterable[Membership]
 ) -> list[Joined]:
     """Return what is not stored yet, and store the newer states of jobs that a fan-in has already."""
     mine = defaultdict[str, list[Membership]](list)
     for membership in known:
         mine[membership.job.job_id].append(membership)
-    new = []
+    new, changed, touched = list[Joined](), list[tuple[int, IncidentJob]](), set[int]()
     for (key, job_id), one in found.items():
-        same = [membership for membership in mine[job_id] if membership.key == key]
-        is_fan_in = isinstance(one.rule.incident, FanIn)
+        same = [membership.incident for membership in mine[job_id] if membership.key == key]
         if not same:
             new.append(one)
-        elif is_fan_in:
-            latest = max(same, key=lambda membership: membership.incident)
-            incidents.change_job(tx, latest.incident, one.job)
-            incidents.touch(tx, [latest.incident])
-        if is_fan_in:  # what it is made from has changed between two looks
-            _forget_other_keys(tx, [other for other in mine[job_id] if other.key.rule == key.rule and other.key != key])
+        if isinstance(one.rule.incident, FanIn):
+            changed += [(max(same), one.job)] if same else []
+            touched |= {*same} | _forget_other_keys(tx, key, mine[job_id])
+    incidents.change_jobs(tx, changed)
+    incidents.touch(tx, touched)
     return new
 
 
-def _forget_other_keys(tx: Connection, others: Iterable[Membership]) -> None:
+def _forget_other_keys(tx: Connection, key: IncidentKey, known: Iterable[Membership]) -> set[int]:
+    """Take a job out of the fan-ins of other keys, as what its key is made from has changed; return these."""
+    others = [one for one in known if one.is_current and one.key.rule == key.rule and one.key != key]
     for other in others:
-        if other.is_current:
-            incidents.drop_jobs(tx, other.incident, rows=[other.job.n])
-            incidents.touch(tx, [other.incident])
+        incidents.drop_jobs(tx, other.incident, rows=[other.job.n])
+    return {other.incident for other in others}
 
 
 def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incident], now: datetime) -> None:
@@ -111,15 +108,24 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     closed = incidents.latest_closed(tx, {one.key for one in new})
     late = [one for one in new if _is_of_closed(one, closed)]
     rest = [one for one in new if one not in late]
-    missing = {one.key: one for one in rest if one.key not in current}
-    for key in _with_room(tx, missing):
-        generation = closed[key].generation + 1 if key in closed else 1
-        by = missing[key].by
-        id_ = incident_id(key, generation)
-        current[key] = incidents.begin(tx, key, id_, by, generation=generation, since=now)
+    # A job that only ends a row of others begins none.
+    begun = current.keys() | {one.key for one in rest if one.job.counts or not _is_in_a_row(one.rule)}
+    rest = [one for one in rest if one.key in begun]
+    missing = {one.key: one.by for one in rest if one.key not in current}
+    keys = [_new_key(key, missing[key], closed.get(key), now) for key in _with_room(tx, missing, now)]
+    current |= incidents.begin(tx, keys)
     added = [(current[one.key].n, one.job) for one in rest if one.key in current]
     incidents.add_jobs(tx, added + [(closed[one.key].n, one.job) for one in late])
     incidents.touch(tx, {number for number, _ in added})
+
+
+def _is_in_a_row(rule: Rule) -> bool:
+    return isinstance(rule.incident, Threshold) and rule.incident.in_a_row
+
+
+def _new_key(key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | None, now: datetime) -> NewKey:
+    generation = last.generation + 1 if last else 1
+    return NewKey(key=key, id=incident_id(key, generation), by=by, generation=generation, since=now)
 
 
 def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:
@@ -129,7 +135,7 @@ def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:
     return bool(is_about_times and last and last.closed_at and one.job.happened_at <= last.closed_at)
 
 
-def _with_room(tx: Connection, missing: Collection[IncidentKey]) -> list[IncidentKey]:
+def _with_room(tx: Connection, missing: Collection[IncidentKey], now: datetime) -> list[IncidentKey]:
     """Return the new keys that there is room for; the oldest without an open incident are forgotten for them."""
     by_rule = defaultdict[str, list[IncidentKey]](list)
     for key in sorted(missing):
@@ -139,8 +145,9 @@ def _with_room(tx: Connection, missing: Collection[IncidentKey]) -> list[Inciden
         forgotten, surplus = incidents.make_room(tx, rule, len(keys))
         fitting += keys[: len(keys) - surplus]
         if forgotten or surplus:
-            facts = {"rule": rule, "most": incidents.MOST_KEYS, "forgotten": forgotten, "left_out": surplus}
-            logger.warning("a rule has too many keys: the oldest without an open incident are forgotten", extra=facts)
+            text = f"it has more than {incidents.MOST_KEYS:,} keys: the oldest without an open incident are forgotten"
+            rulesets.fault(tx, [(rule, text)], now=now)
+            logger.warning(text, extra={"rule": rule, "forgotten": forgotten, "left_out": surplus})
     return fitting
 
 
@@ -168,10 +175,10 @@ def open_alarm(tx: Connection, rule: Rule, began: Transition, now: datetime) -> 
     key, by = _alarm_key(rule.name, began.job.bucket, began.job.id, began.sequence)
     if incidents.lock(tx, [key]) or incidents.latest_closed(tx, [key]):
         return
-    incident = incidents.begin(tx, key, incident_id(key, 1), by, generation=1, since=now)
+    new = NewKey(key=key, id=incident_id(key, 1), by=by, generation=1, since=now, due_at=now + rule.escalate.after)
+    incident = incidents.begin(tx, [new])[key]
     incidents.add_jobs(tx, [(incident.n, incident_job(began))])
-    facts = {"opened_at": now, "notified_at": now, "due_at": now + rule.escalate.after, "said": 1}
-    incidents.change(tx, incident.n, **facts)
+    incidents.change(tx, incident.n, opened_at=now, notified_at=now, said=1)
 
 
 def _alarm_key(rule: str, bucket: str, job_id: str, sequence: int) -> tuple[IncidentKey, tuple[tuple[str, str], ...]]:

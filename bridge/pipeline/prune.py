@@ -53,6 +53,7 @@ class Pruner:
         init=False,
         default_factory=lambda: (
             _Walk("deliveries", pruning.old_deliveries, pruning.prune_deliveries, 0),
+            _Walk("incidents", pruning.old_incidents, pruning.prune_incidents, 0),
             _Walk("jobs", pruning.old_jobs, pruning.prune_jobs, 0),
             _Walk("threads", pruning.old_threads, pruning.prune_threads, ("", "")),
         ),

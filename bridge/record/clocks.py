@@ -14,6 +14,7 @@ from bridge.record.schema import (
     attempts,
     deliveries,
     digests,
+    incidents,
     notifiers,
     rate_limits,
     state_is,
@@ -123,7 +124,7 @@ def rewind(tx: Connection, *, now: datetime) -> timedelta:
         return timedelta()
     for column in (
         watches.c.next_poll_at, notifiers.c.not_before, notifiers.c.used_until, rate_limits.c.not_before,
-        threads.c.due_at,
+        threads.c.due_at, incidents.c.due_at,
     ):  # fmt: skip
         tx.execute(update(column.table).where(column > now_ms).values({column: column - by_ms}))
     due_at = deliveries.c.due_at

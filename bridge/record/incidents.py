@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, func, insert, literal, null, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from bridge.model import Incident, IncidentJob, IncidentKey, Job
 from bridge.record.codec import dump, from_row, load_job
@@ -64,29 +80,36 @@ def latest_closed(tx: Connection, keys: Collection[IncidentKey]) -> dict[Inciden
     return found
 
 
-def begin(
-    tx: Connection,
-    key: IncidentKey,
-    id_: str,
-    by: Sequence[tuple[str, str]],
-    *,
-    generation: int,
-    since: datetime,
-    due_at: datetime | None = None,
-) -> Incident:
-    """Store that a key is watched from now on; what is stored already stays."""
-    row = {
-        "id": id_,
-        "rule": key.rule,
-        "key": key.key,
-        "generation": generation,
-        "by": dump([(field, value[:LONGEST_VALUE]) for field, value in by]),
-        "since": ms(since),
-        "due_at": ms(due_at) if due_at else _TOUCHED,
-    }
-    tx.execute(upsert(tx, incidents).values(row).on_conflict_do_nothing())
-    same = select(incidents).filter_by(rule=key.rule, key=key.key).order_by(incidents.c.generation.desc()).limit(1)
-    return incident_of(tx.execute(same.with_for_update()).one())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A key that is to be watched from `since` on; `due_at` (None: at the end of the next poll) is when to judge it."""
+
+    key: IncidentKey
+    id: str
+    by: Sequence[tuple[str, str]]
+    generation: int
+    since: datetime
+    due_at: datetime | None = None
+
+
+def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Incident]:
+    """Store that keys are watched from now on, and return them, locked; what is stored already stays."""
+    if not new:
+        return {}
+    rows = [
+        {
+            "id": one.id,
+            "rule": one.key.rule,
+            "key": one.key.key,
+            "generation": one.generation,
+            "by": dump([(field, value[:LONGEST_VALUE]) for field, value in one.by]),
+            "since": ms(one.since),
+            "due_at": ms(one.due_at) if one.due_at else _TOUCHED,
+        }
+        for one in sorted(new, key=lambda one: one.key)
+    ]
+    tx.execute(upsert(tx, incidents).on_conflict_do_nothing(), rows)
+    return lock(tx, [one.key for one in new])
 
 
 def make_room(tx: Connection, rule: str, number: int) -> tuple[int, int]:
@@ -117,10 +140,17 @@ def change(tx: Connection, number: int, **values: Any) -> None:
     tx.execute(update(incidents).where(incidents.c.n == number).values(plain))
 
 
-def touch(tx: Connection, numbers: Collection[int]) -> None:
+_TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current).values(due_at=_TOUCHED)
+_MORE = update(incidents).where(incidents.c.n == bindparam("of"))
+_MORE = _MORE.values(
+    counted=incidents.c.counted + bindparam("more_counted"), total=incidents.c.total + bindparam("more")
+)
+
+
+def touch(tx: Connection, which: Collection[int]) -> None:
     """Let incidents be judged at the end of the next poll."""
-    if numbers:
-        tx.execute(update(incidents).where(incidents.c.n.in_(numbers), _is_current).values(due_at=_TOUCHED))
+    if which:
+        tx.execute(_TOUCH, [{"of": number} for number in sorted(which)])
 
 
 def due(tx: Connection, rules: Collection[str], *, now: datetime, most: int) -> list[IncidentKey]:
@@ -190,21 +220,34 @@ def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]]) -> None:
     again = {name: row.excluded[name] for name in ("sequence", "state", "happened_at", "silent")} | {"left_at": null()}
     row = row.on_conflict_do_update(index_elements=["incident", "bucket", "job_id"], set_=again)
     tx.execute(row, [{"incident": number, **_job_row(job)} for number, job in new])
-    for number in {number for number, _ in new}:
-        mine = [job for incident, job in new if incident == number]
-        more = {
-            "counted": incidents.c.counted + sum(job.counts for job in mine),
-            "total": incidents.c.total + len(mine),
-        }
-        tx.execute(update(incidents).where(incidents.c.n == number).values(more))
+    more = defaultdict[int, list[bool]](list)
+    for number, job in new:
+        more[number].append(job.counts)
+    tx.execute(_MORE, [{"of": number, "more_counted": sum(mine), "more": len(mine)} for number, mine in more.items()])
 
 
-def change_job(tx: Connection, number: int, job: IncidentJob) -> None:
-    """Store the newer state of a job that counts for an incident already."""
-    same = update(incident_jobs).where(
-        incident_jobs.c.incident == number, incident_jobs.c.bucket == job.bucket, incident_jobs.c.job_id == job.job_id
-    )
-    tx.execute(same.values({**_job_row(job), "left_at": null()}))
+_NEWER = update(incident_jobs).where(
+    incident_jobs.c.incident == bindparam("of"),
+    incident_jobs.c.bucket == bindparam("its_bucket"),
+    incident_jobs.c.job_id == bindparam("its_id"),
+)
+_NEWER = _NEWER.values(
+    {name: bindparam(f"new_{name}") for name in ("sequence", "state", "counts", "silent", "happened_at")}
+)
+
+
+def change_jobs(tx: Connection, changed: Sequence[tuple[int, IncidentJob]]) -> None:
+    """Store the newer states of jobs that count for incidents already."""
+    if changed:
+        rows = [(number, job, _job_row(job)) for number, job in changed]
+        tx.execute(
+            _NEWER,
+            [
+                {"of": number, "its_bucket": job.bucket, "its_id": job.job_id}
+                | {f"new_{name}": value for name, value in row.items() if name not in ("bucket", "job_id")}
+                for number, job, row in rows
+            ],
+        )
 
 
 def _job_row(job: IncidentJob) -> dict[str, Any]:

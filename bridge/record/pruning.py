@@ -42,6 +42,8 @@ from bridge.record.schema import (
     attempts,
     deliveries,
     horizons,
+    incident_jobs,
+    incidents,
     job_problems,
     jobs,
     messages,
@@ -54,6 +56,7 @@ from bridge.record.schema import (
 LEASE_NAME = "pruning"  # beside those of buckets, whose names end in digits
 AT_ONCE = 200  # about 50 ms of writing on SQLite
 RULES_AT_ONCE = 500  # about 20 ms
+_MOST_JOBS = 5_000  # of incidents, in one transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +162,14 @@ def old_jobs(tx: Connection, *, after: int, cut: Cutoffs, most: int = AT_ONCE) -
 
 
 def _over(cut: Cutoffs) -> ColumnElement[bool]:
-    """Return the condition for jobs that ended before the cutoff, or have been watched by no rules since before it."""
+    """Return the condition for jobs that ended before the cutoff, or have been watched by no rules since before it.
+
+    What counts for an incident that is not closed stays.
+    """
     unwatched = jobs.c.stream.in_(select(streams.c.key).where(IS_OUT, streams.c.out_at < ms(cut.ended)))
-    return and_(jobs.c.changed_at < ms(cut.ended), or_(~jobs.c.open, unwatched))
+    counts = and_(incident_jobs.c.bucket == jobs.c.bucket, incident_jobs.c.job_id == jobs.c.id)
+    of_current = exists().where(counts, incidents.c.n == incident_jobs.c.incident, incidents.c.closed_at.is_(None))
+    return and_(jobs.c.changed_at < ms(cut.ended), or_(~jobs.c.open, unwatched), ~of_current)
 
 
 def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int:
@@ -182,6 +190,41 @@ def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int
         )
     tx.execute(delete(jobs).where(jobs.c.n.in_([row.n for row in rows])))
     return len(rows)
+
+
+# --- incidents ------------------------------------------------------------------------------------------------------
+
+
+def _is_over(cut: Cutoffs) -> ColumnElement[bool]:
+    """Return the condition for incidents that closed long ago, and for keys of which nothing was seen since.
+
+    They are kept as long as dead letters: what is sent of one must be recognised. An absence always waits for a time.
+    """
+    newest = select(func.max(incident_jobs.c.happened_at)).where(incident_jobs.c.incident == incidents.c.n)
+    is_idle = func.coalesce(newest.scalar_subquery(), incidents.c.since) < ms(cut.ended)
+    watched = and_(incidents.c.opened_at.is_(None), incidents.c.closed_at.is_(None), incidents.c.due_at.is_(None))
+    return or_(incidents.c.closed_at < ms(cut.dead), and_(watched, incidents.c.since < ms(cut.ended), is_idle))
+
+
+def old_incidents(tx: Connection, *, after: int, cut: Cutoffs, most: int = AT_ONCE) -> Found:
+    walked = select(incidents.c.n, incidents.c.since, _is_over(cut).label("over")).where(incidents.c.n > after)
+    rows = tx.execute(walked.order_by(incidents.c.n).limit(most)).all()
+    if all(row.since >= ms(cut.ended) for row in rows):
+        return Found([], None)
+    return Found([row.n for row in rows if row.over], rows[-1].n)
+
+
+def prune_incidents(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int:
+    """Delete incidents with the jobs that counted for them. Return how many.
+
+    One with very many jobs loses them over several runs.
+    """
+    over = select(incidents.c.n).where(incidents.c.n.in_(numbers), _is_over(cut))
+    held = tx.execute(skip_locked(tx, over)).scalars().all()
+    mine = select(incident_jobs.c.n).where(incident_jobs.c.incident.in_(held)).limit(_MOST_JOBS)
+    tx.execute(delete(incident_jobs).where(incident_jobs.c.n.in_(mine)))
+    has_jobs = exists().where(incident_jobs.c.incident == incidents.c.n)
+    return tx.execute(delete(incidents).where(incidents.c.n.in_(held), ~has_jobs)).rowcount
 
 
 # --- threads --------------------------------------------------------------------------------------------------------
