@@ -68,7 +68,7 @@ class Linter:
         for at, mute in mutes:
             scope = mute.scope
             self._note_all(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
-        of_jobs = [(at, rule) for at, rule in rules if not rule.blind]
+        of_jobs = [(at, rule) for at, rule in rules if not (rule.blind or rule.incident)]
         for place, above in _rules_that_never_fire(rule for _, rule in of_jobs):
             stopped = f'rule "{above.name}" (line {above.line})'
             text = f"never fires: {stopped} matches all that it does, and stops"
@@ -104,6 +104,8 @@ class Linter:
         if not rules:
             self._note((), "there is no [[rule]], so nobody is notified")
         notified = {name for _, rule in rules for name in _strings(rule.get("notify"))}
+        escalations = (rule.get("escalate") for _, rule in rules)
+        notified |= {name for found in escalations if isinstance(found, dict) for name in _strings(found.get("notify"))}
         for name in tuple(notified):  # and whom they fall back to, and these in turn
             notifier = notifiers.get(name)
             while notifier and notifier.fallback and notifier.fallback not in notified:

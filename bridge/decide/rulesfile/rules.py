@@ -10,6 +10,7 @@ from typing import Any
 
 from bridge.decide.messages.build import body_text
 from bridge.decide.rules.gates import Mute, Scope
+from bridge.decide.rules.incidents import Absence
 from bridge.decide.rules.matching import (
     TEXTS,
     Condition,
@@ -21,6 +22,7 @@ from bridge.decide.rules.matching import (
     read_match,
 )
 from bridge.decide.rules.rulebook import MessageTemplate, RuleTest
+from bridge.decide.rulesfile.incidents import ANY, IncidentReader, kind_of, looks_at_others
 from bridge.decide.rulesfile.tables import (
     GroupTable,
     MuteTable,
@@ -52,6 +54,7 @@ class RuleReader:
         self._tables = tables
         self._aliases = aliases
         self._cost = GlobCost()
+        self._incidents = IncidentReader(tables)
 
     def rules(self) -> list[tuple[int, Rule]]:
         rules = []
@@ -65,16 +68,24 @@ class RuleReader:
                 self._check_blind(table, path)
             if shape is None:
                 continue
+            is_about_jobs = "blind" not in table
+            incident = self._incidents.spec(shape, table, path) if is_about_jobs else None
+            to = shape.absent if isinstance(incident, Absence) and shape.absent else shape.to
             rule = Rule(
                 name=shape.name,
                 line=self._tables.line(path),
                 was=shape.from_,
-                to=shape.to,
+                to=ANY if incident and looks_at_others(incident) else to,
+                incident=incident,
+                by=tuple(dict.fromkeys(shape.by)),
+                recover=shape.recover,
+                unless=shape.unless,
+                escalate=self._incidents.escalation(shape),
                 conditions=conditions,
                 notify=tuple(dict.fromkeys(shape.notify)),
                 template=shape.template,
                 stop=shape.stop,
-                level=None if "blind" in table else self._level(shape, table, path),
+                level=self._level(shape, table, path) if is_about_jobs and kind_of(table) is None else None,
                 blind=shape.blind,
                 group=self._group(shape.group, (*path, "group")) if shape.group else None,
                 throttle=shape.throttle,
@@ -82,6 +93,7 @@ class RuleReader:
                 mention=tuple(dict.fromkeys(shape.mention)),
             )
             rules.append((at, rule))
+        self._incidents.check_unless(rules)
         return rules
 
     def _check_blind(self, table: Mapping[str, Any], path: _Path) -> None:
@@ -131,8 +143,10 @@ class RuleReader:
 
     def _check_names(self, table: Mapping[str, Any], path: _Path) -> None:
         """Check whom a rule names even when its shape is wrong elsewhere."""
-        for key, kind in (("notify", "notifier"), ("template", "template")):
-            names = table.get(key, [])
+        escalate = table.get("escalate")
+        whom = {"escalate": escalate.get("notify", [])} if isinstance(escalate, dict) else {}
+        for key, kind in (("notify", "notifier"), ("template", "template"), ("escalate", "notifier")):
+            names = whom.get(key, []) if key == "escalate" else table.get(key, [])
             for name in [names] if isinstance(names, str) else names if isinstance(names, list) else ():
                 if isinstance(name, str) and name and name not in self._tables.names(kind):
                     self._tables.note((*path, key), self._tables.undefined(kind, name))

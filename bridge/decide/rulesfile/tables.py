@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from bridge.decide.rules.incidents import Comparison
 from bridge.decide.rules.rulebook import Fault
 from bridge.decide.rulesfile.errors import Lines, Path, RulesRefused
 from bridge.decide.text.times import Window, duration, human, rate, time_of_day, window
@@ -93,6 +94,33 @@ def _mentions(value: object) -> list[str]:
     return words
 
 
+_COUNT = re.compile(r"(>=?)\s*(\d{1,7})")
+_SHARE = re.compile(r"(>=?)\s*(\d{1,3}(?:\.\d{1,3})?)\s*%\s*of\s*(\d{1,4})")
+_MOST_SHARED = 1_000  # jobs of which a share is taken
+
+
+def _count(value: str) -> Comparison:
+    found = _COUNT.fullmatch(value.strip())
+    if not found:
+        raise ValueError(f'{shown(value)} is no number to exceed; write for example ">= 5" or "> 50"')
+    limit = Comparison(">" if found[1] == ">" else ">=", int(found[2]))
+    if not limit.holds(0):
+        return limit
+    raise ValueError(f'{shown(value)} always holds; the least is ">= 1"')
+
+
+def _share(value: str) -> tuple[Comparison, int]:
+    found = _SHARE.fullmatch(value.strip())
+    if not found:
+        raise ValueError(f'{shown(value)} is no share; write for example "> 20% of 50": of the last 50 jobs that ended')
+    limit, last = Comparison(">" if found[1] == ">" else ">=", float(found[2])), int(found[3])
+    if not 2 <= last <= _MOST_SHARED:
+        raise ValueError(f"{shown(value)} is of {last:,} jobs; it can be of 2 to {_MOST_SHARED:,}")
+    if limit.holds(0) or not limit.holds(100):
+        raise ValueError(f"{shown(value)} {'always' if limit.holds(0) else 'never'} holds")
+    return limit, last
+
+
 def _endpoint(value: str) -> str:
     found = encoded(value)
     if not re.fullmatch(r"https?://[^/]+/", found):
@@ -119,6 +147,8 @@ Duration = Annotated[timedelta, _read(duration, '"30s" or "45m"')]
 Keep = Annotated[Duration, AfterValidator(_at_least_a_day)]
 RateText = Annotated[Rate, _read(rate, '"10/s" or "100/5m"')]
 TimeOfDay = Annotated[time, _read(time_of_day, '"09:00"')]
+Count = Annotated[Comparison, _read(_count, '">= 5"')]
+Share = Annotated[tuple[Comparison, int], _read(_share, '"> 20% of 50"')]
 Between = Annotated[Window, _read(lambda text: window(text, None), '"22:00-08:00"')]
 Zone = Annotated[ZoneInfo, _read(_zone, '"Asia/Shanghai"')]
 Days = Annotated[frozenset[int], BeforeValidator(lambda value: window("00:00-24:00", read_words(value)).days)]
@@ -194,6 +224,11 @@ class GroupTable(_Table):
     max: Annotated[int, Field(strict=True, ge=1, le=10_000)] | None = None
 
 
+class EscalateTable(_Table):
+    after: Duration
+    notify: Words
+
+
 class RuleTable(_Table):
     name: Name
     from_: StateSet = Field(default=states(["*"]), alias="from")
@@ -202,6 +237,19 @@ class RuleTable(_Table):
     for_: Duration | None = Field(default=None, alias="for")
     repeat: Duration | None = None
     blind: Duration | None = None
+    by: Words = []
+    count: Count | None = None
+    share: Share | None = None
+    in_a_row: Annotated[bool, Field(strict=True)] = False
+    within: Duration | None = None
+    absent: EndSet | None = None
+    between: Between | None = None
+    days: Days | None = None
+    all: Literal["done", "Success"] | None = None
+    expect: str | Annotated[int, Field(strict=True, ge=1)] | None = None
+    settle: Duration | None = None
+    unless: Name | None = None
+    escalate: EscalateTable | None = None
     recover: Annotated[bool, Field(strict=True)] = False
     match: dict[str, Any] = {}
     notify: Words
@@ -246,6 +294,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "watch": keys_of(WatchTable),
     "rule": keys_of(RuleTable),
     "group": keys_of(GroupTable),
+    "escalate": keys_of(EscalateTable),
     "mute": keys_of(MuteTable),
     "test": keys_of(TestTable),
     "template": keys_of(TemplateTable),
