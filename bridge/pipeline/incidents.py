@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from bridge.decide.messages.incidents import MOST_NAMED, Event, IncidentNews
 from bridge.decide.routing import TemplateError, Waits, route_incident
 from bridge.decide.rules.incidents import (
+    ALARM_FIELDS,
     Absence,
     Backlog,
     Course,
@@ -31,7 +32,7 @@ from bridge.decide.rules.levels import TimeInState
 from bridge.decide.rules.matching import Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Incident, IncidentJob, IncidentKey, Job, NewDelivery, Stream, Transition, Watch
-from bridge.pipeline.joining import ALARM_FIELDS, add
+from bridge.pipeline.joining import add
 from bridge.pipeline.route import current_gates
 from bridge.record import counters, incidents, public_url, rulesets
 from bridge.record.codec import dump

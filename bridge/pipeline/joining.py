@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold, incident_id, key_of
+from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold, incident_id, key_of
 from bridge.decide.rules.joining import Joined, incident_job, joined
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
@@ -164,8 +164,6 @@ def _expect(tx: Connection, found: Iterable[Joined], current: Mapping[IncidentKe
 
 
 # --- alarms of level rules that escalate ----------------------------------------------------------------------------
-
-ALARM_FIELDS = ("bucket", "job", "sequence")
 
 
 def open_alarm(tx: Connection, rule: Rule, began: Transition, now: datetime) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from bridge.decide.messages.build import LARGEST_EVENT, envelope, file_of, numbered, size_of
-from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold
+from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold
 from bridge.decide.rules.matching import Rule
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, ident
@@ -83,7 +83,12 @@ def _state(news: IncidentNews) -> str | None:
 
 
 def key_text(incident: Incident, queue_names: Mapping[str, str]) -> str:
-    """Say for which key an incident is: "queue vod, tag Transcode"; nothing if there is one for all."""
+    """Say for which key an incident is: "queue vod, tag Transcode"; nothing if there is one for all.
+
+    Of an alarm of a level rule, the id of its job.
+    """
+    if tuple(name for name, _ in incident.by) == ALARM_FIELDS:
+        return dict(incident.by)["job"]
     return ", ".join(f"{name} {shown_value(name, value, queue_names)}" for name, value in incident.by)
 
 
@@ -93,16 +98,18 @@ def shown_value(field: str, value: str, queue_names: Mapping[str, str]) -> str:
 
 def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> str:
     incident, key = news.incident, key_text(news.incident, queue_names)
+    if rule.incident is None and news.jobs and news.jobs[-1][1]:
+        key = file_of(news.jobs[-1][1])
     name = f"{rule.name} ({key})" if key else rule.name
     match news.event:
         case "opened":
             over = f", over since {iso(incident.closed_at)}" if incident.closed_at else ""
-            return f"{name}: {what(rule, incident, opens=True)}{over}"
+            return f"{name}: {what(rule, incident, news.states, opens=True)}{over}"
         case "joined":
             return f"{name}: {incident.counted:,} by now"
         case "escalated":
             after = human(rule.escalate.after.total_seconds()) if rule.escalate else "some time"
-            return f"Nobody has acknowledged for {after}: {name}: {what(rule, incident)}"
+            return f"Nobody has acknowledged for {after}: {name}: {what(rule, incident, news.states)}"
         case "closed":
             return f"{name} is over after {_lasted(incident)}"
     ended = "is complete" if news.event == "completed" else "has failed"
@@ -110,8 +117,11 @@ def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> st
     return f"{name} {ended}{again}: {_counts(news.states)}"
 
 
-def what(rule: Rule, incident: Incident, *, opens: bool = False) -> str:
-    """Say what an incident of a rule is about: "5 Failed within 10 min" when it opens, later "9 Failed"."""
+def what(rule: Rule, incident: Incident, states: Mapping[str, int], *, opens: bool = False) -> str:
+    """Say what an incident of a rule is about: "5 Failed within 10 min" when it opens, later "9 Failed".
+
+    `states` are those of its jobs.
+    """
     match rule.incident:
         case Threshold() as spec:
             return _what_came(spec, incident.counted, opens=opens)
@@ -122,9 +132,10 @@ def what(rule: Rule, incident: Incident, *, opens: bool = False) -> str:
             return f"{incident.counted:,} jobs are {spec.states} for more than {human(spec.after.total_seconds())}"
         case FanIn():
             expected = f" of {incident.expected:,}" if incident.expected else ""
-            return f"{incident.total:,}{expected} jobs are there, and not all are done"
-    after = rule.level.after if rule.level else None
-    return f"longer than {human(after.total_seconds())} in its state" if after else "an alarm"
+            done = sum(number for state, number in states.items() if state in CLOSED)
+            return f"{incident.total:,}{expected} jobs are there, {done:,} of them done"
+    after = human(rule.level.after.total_seconds()) if rule.level else "as long as its rule allows"
+    return f"{next(iter(states), 'in its state')} for more than {after}"
 
 
 def _what_came(spec: Threshold, counted: int, *, opens: bool) -> str:
@@ -185,7 +196,7 @@ def _event(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], links
         "by": dict(incident.by),
         "queue_name": queue_names.get(dict(incident.by).get("queue", "")),
         "generation": incident.generation,
-        "what": what(rule, incident),
+        "what": what(rule, incident, news.states),
         "opened_at": iso(incident.opened_at),
         "closed_at": iso(incident.closed_at),
         "late_seconds": round(late),

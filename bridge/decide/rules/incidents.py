@@ -109,6 +109,9 @@ def key_of(rule: str, by: Sequence[tuple[str, str]]) -> IncidentKey:
     return IncidentKey(rule, ident("key", *(part for pair in by for part in pair)))
 
 
+ALARM_FIELDS = ("bucket", "job", "sequence")  # of the key of a level rule's alarm that escalates
+
+
 def incident_id(key: IncidentKey, generation: int) -> str:
     return ident("inc", *key, str(generation))
 
