@@ -295,10 +295,9 @@ def _open(judge: _Judge, rule: Rule, incident: Incident, by: IncidentJob | None)
 
 def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | None = None) -> None:
     """Store an incident that is not over, and escalate it when it is time."""
-    escalate, began = (
-        rule.escalate,
-        incident.notified_at or (incident.since if isinstance(rule.incident, FanIn) else None),
-    )
+    escalate, began = rule.escalate, incident.notified_at
+    if escalate and isinstance(rule.incident, FanIn) and incidents.has_news(judge.tx, incident.n):
+        began = began or incident.since  # nothing is said when it begins
     if escalate and began and not incident.escalated_at and not incident.acknowledged_at:
         if began + escalate.after <= judge.now:
             opened_at = incident.opened_at or judge.now
@@ -337,12 +336,14 @@ def _store(tx: Connection, incident: Incident, *, due_at: datetime | None) -> No
 def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
     """Let incidents follow the rules that are in force now: by the names of these.
 
-    Those of rules that are gone, or are about other keys, are closed without a word. An absence for all jobs is watched
-    from now on.
+    Those of rules that are gone, or are about other keys, are closed without a word. Jobs that no watch has any more
+    leave the backlogs. An absence for all jobs is watched from now on.
     """
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
     for name in sorted(incidents.current_rules(tx) - rules.keys()):
         incidents.close_all(tx, incidents.numbers(tx, name), "its rule is no longer in rules.toml", now=now)
+    backlogs = [rule.name for rule in rules.values() if isinstance(rule.incident, Backlog)]
+    incidents.leave(tx, incidents.unwatched_jobs(tx, backlogs) if backlogs else (), now=now)
     for rule in rules.values():
         fields = rule.by if rule.incident else ALARM_FIELDS
         others = incidents.numbers(tx, rule.name, other_than=fields)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    and_,
     bindparam,
     delete,
     func,
@@ -28,14 +29,11 @@ from sqlalchemy import (
 from bridge.model import Incident, IncidentJob, IncidentKey, Job
 from bridge.record.codec import dump, from_row, load_job
 from bridge.record.database import at, ms, skip_locked, upsert
-from bridge.record.schema import incident_jobs, incidents, jobs
+from bridge.record.schema import IS_OUT, incident_jobs, incidents, jobs, streams
 
 MOST_KEYS = 10_000  # of one rule, that are watched or open
 _AT_ONCE = 500  # keys of one query
 _TOUCHED = 0  # `due_at` of what is to be judged at the end of the next poll, before all that waits for a time
-
-
-LONGEST_VALUE = 200  # characters of a key's value that are kept; its id is made of all of it
 
 
 def incident_of(row: Row[Any]) -> Incident:
@@ -102,7 +100,7 @@ def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Incident
             "rule": one.key.rule,
             "key": one.key.key,
             "generation": one.generation,
-            "by": dump([(field, value[:LONGEST_VALUE]) for field, value in one.by]),
+            "by": dump(list(one.by)),
             "since": ms(one.since),
             "due_at": ms(one.due_at) if one.due_at else _TOUCHED,
         }
@@ -338,6 +336,18 @@ def counted_jobs(tx: Connection, rules: Collection[str]) -> set[tuple[str, str, 
     found = select(incidents.c.rule, incident_jobs.c.bucket, incident_jobs.c.job_id).join(incident_jobs)
     mine = found.where(incidents.c.rule.in_(rules), _is_current, incident_jobs.c.left_at.is_(None))
     return {(row.rule, row.bucket, row.job_id) for row in tx.execute(mine)}
+
+
+def unwatched_jobs(tx: Connection, rules: Collection[str]) -> list[int]:
+    """Return the rows of jobs that count for what is watched or open of these rules, and that no watch has any more."""
+    found = (
+        select(incident_jobs.c.n)
+        .join(incidents)
+        .join(jobs, and_(jobs.c.bucket == incident_jobs.c.bucket, jobs.c.id == incident_jobs.c.job_id))
+    )
+    out = jobs.c.stream.in_(select(streams.c.key).where(IS_OUT))
+    mine = (incidents.c.rule.in_(rules), _is_current, incident_jobs.c.left_at.is_(None), out)
+    return list(tx.execute(found.where(*mine)).scalars())
 
 
 def details(tx: Connection, found: Sequence[IncidentJob]) -> list[tuple[IncidentJob, Job | None]]:

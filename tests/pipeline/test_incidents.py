@@ -623,3 +623,54 @@ def _at_once(calls: Sequence[Any]) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+# --- what is odd ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_that_ends_in_the_future_by_ci_keeps_nothing_open(db: Database) -> None:
+    rig = a_rig(db, SICK)
+    fail(rig, "j1", "j2", "j3", ended_at=NOW + hours(9_000))
+    rig.passes(minutes(30))
+    assert len(rig.titles()) == 2
+
+
+def test_two_long_keys_that_begin_alike_are_two(db: Database) -> None:
+    rig = a_rig(db, ASSET.replace("user_data.asset", "input"))
+    for number in range(2):
+        data = {"input": f"{'资' * 2_000}{number}.mp4", "user_data": "parts=1"}
+        rig.has(f"p{number}", SUCCESS, **data)
+    rig.passes(minutes(5))
+    assert [message.event["data"]["jobs_total"] for message in rig.received()] == [1, 1]
+    assert all(len(row["by"]) < 1_000 for row in rows(db, table))
+
+
+def test_a_group_that_only_a_first_snapshot_found_is_not_escalated(db: Database) -> None:
+    rig = Rig(db, ASSET + ESCALATE.replace('"cms"', '"ops"'))
+    part(rig, "p0", RUNNING)
+    rig.passes(hours(2))
+    assert rig.titles() == []
+
+
+def test_jobs_that_no_watch_has_any_more_leave_a_backlog(db: Database) -> None:
+    rig = a_rig(db, BACKLOG)
+    for number in range(3):
+        rig.has(f"w{number}", SUBMITTED, queue="p1", tag="Snapshot")
+    rig.passes(minutes(15))
+    rig.use(given=GIVEN.replace('"Transcode", "Snapshot"', '"Transcode"'))
+    rig.passes(minutes(5))
+    assert rig.titles()[1:] == ["backlog (queue vod) is over after 10 min"]
+
+
+def test_the_clock_may_be_set_back_while_an_incident_is_open(db: Database) -> None:
+    rig = a_rig(db, SICK)
+    fail(rig, "j1", "j2", "j3")
+    rig.passes(minutes(5))
+    rig.leaps(-hours(1))
+    rig.passes(hours(1))
+    fail(rig, "j4", "j5", "j6")
+    rig.passes(minutes(30))
+    assert [title.partition(" is over")[0] for title in rig.titles()] == [
+        "sick (queue vod): 3 Failed within 10 min",
+        "sick (queue vod)",
+    ]

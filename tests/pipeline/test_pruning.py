@@ -420,3 +420,38 @@ def test_a_thread_of_an_open_job_in_a_channel_that_it_names_stays(slack: SlackRi
     cut = pruning.Cutoffs(now=now, ended=now - hours(24), dead=now - hours(720), created={})
     with slack.db.read() as tx:
         assert pruning.old_threads(tx, after=("", ""), cut=cut).keys == []
+
+
+INCIDENTS = """
+[[rule]]
+name = "asset"
+all = "done"
+by = ["user_data.asset"]
+expect = "{{ job.user_data.parts }}"
+notify = "cms"
+"""
+
+
+@on_both
+def test_a_job_stays_until_the_group_it_belongs_to_has_ended_and_so_does_its_incident(db: Database) -> None:
+    rig = Pruned(db, INCIDENTS)
+    rig.sends("p1", user_data="asset=a1;parts=2")
+    rig.after(20)
+    rig.sends("p2", user_data="asset=a1;parts=3")
+    rig.after(20)
+    assert rig.ids() == ["p1", "p2"]  # p1 ended 40 days ago, and one is missing
+    rig.sends("p3", user_data="asset=a1;parts=3")
+    assert rig.titles("cms") == ["asset (user_data.asset a1) is complete: 3 Success"]
+    rig.after(31)
+    assert (rig.ids(), count(db, "incident")) == ([], 1)
+    rig.after(91)
+    assert (count(db, "incident"), count(db, "incident_job")) == (0, 0)
+
+
+@on_both
+def test_a_group_that_is_never_complete_is_forgotten_with_its_jobs(db: Database) -> None:
+    rig = Pruned(db, INCIDENTS)
+    rig.sends("p1", user_data="asset=a1;parts=2")
+    rig.after(31)
+    rig.after(1)
+    assert (rig.ids(), count(db, "incident"), count(db, "incident_job")) == ([], 0, 0)

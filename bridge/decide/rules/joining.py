@@ -47,13 +47,13 @@ def joined(transition: Transition, matcher: Matcher) -> Iterator[Joined]:
 
 
 def incident_job(transition: Transition, *, counts: bool = True) -> IncidentJob:
-    """Return a job as it counts for an incident by this transition."""
+    """Return a job as it counts for an incident by this transition; what CI says of the future has happened now."""
     return IncidentJob(
         bucket=transition.job.bucket,
         job_id=transition.job.id,
         sequence=transition.sequence,
         state=transition.to,
-        happened_at=transition.happened_at,
+        happened_at=min(transition.happened_at, transition.seen_at),
         counts=counts,
         silent=transition.silent is not None,
     )

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bridge.decide.rules.incidents import Escalation, IncidentSpec
 from bridge.decide.text.globs import Glob, glob, is_glob
 from bridge.decide.text.times import duration
-from bridge.decide.text.values import MOST_LISTED, States, instead, shown, user_data_keys
+from bridge.decide.text.values import MOST_LISTED, States, ident, instead, shown, user_data_keys
 from bridge.model import Grouping, Hold, Rate, Transition
 
 # --- conditions: each says why not, or nothing when it holds --------------------------------------------------------
@@ -71,7 +71,7 @@ class Facts:
             value = self.transition.to if name == "state" else next(iter(self.texts(name)), None)
             if value is None:
                 return name
-            found.append((name, value))
+            found.append((name, _bounded(value)))
         return tuple(found)
 
     @cached_property
@@ -82,6 +82,14 @@ class Facts:
         if field == "late":
             return None if self._in_state else self.transition.late_seconds
         return self.transition.job.seconds(self.transition.seen_at)[field]
+
+
+_LONGEST_KEY = 200  # characters of one value of a key
+
+
+def _bounded(value: str) -> str:
+    """Return a value that is as long as a key may have; two that differ stay different."""
+    return value if len(value) <= _LONGEST_KEY else f"{value[: _LONGEST_KEY - 40]}…{ident('', value)}"
 
 
 @dataclass(frozen=True, slots=True)
