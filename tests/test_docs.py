@@ -79,7 +79,7 @@ def test_every_block_of_the_page_about_rules_is_right(block: str) -> None:
 
 @pytest.mark.parametrize("table", [kind for kind in KEYS if kind])
 def test_the_page_about_rules_shows_every_key(table: str) -> None:
-    name = {"slack": "notifier", "webhook": "notifier", "group": "rule"}.get(table, table)
+    name = {"slack": "notifier", "webhook": "notifier", "group": "rule", "escalate": "rule"}.get(table, table)
     shown = "\n".join(block for block in BLOCKS if f"[{name}" in block)
     missing = [key for key in KEYS[table] if not re.search(rf"(^|[{{,.] ?){key}\b", shown, re.MULTILINE)]
     assert missing == []
