@@ -30,12 +30,17 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleTest:
-    """A [[test]]: a job, and the "rule -> notifier" it should lead to."""
+    """A [[test]]: what happens to jobs, and the "rule -> notifier" it should lead to.
+
+    With a `job` there is one; with `jobs` each says when (`at`), and the test looks `after` the last of them.
+    """
 
     number: int
     line: int
-    job: Mapping[str, Any]
+    job: Mapping[str, Any] | None
     expect: tuple[str, ...]
+    jobs: tuple[Mapping[str, Any], ...] = ()
+    after: timedelta = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from functools import partial
 from typing import Any
 
@@ -184,8 +184,22 @@ class RuleReader:
             if shape is None:
                 continue
             self._check_expected(shape.expect, ("test", at, "expect"))
-            line = self._tables.line(("test", at))
-            tests.append(RuleTest(number=at + 1, line=line, job=shape.job, expect=tuple(shape.expect)))
+            if (shape.job is None) == (shape.jobs is None):
+                self._tables.note(
+                    ("test", at), 'needs job = { ... }, or jobs = [{ at = "0m", ... }, ...]: one of the two'
+                )
+            if shape.after and shape.jobs is None:
+                self._tables.note(("test", at, "after"), "is for a test with jobs: how long after the last it looks")
+            tests.append(
+                RuleTest(
+                    number=at + 1,
+                    line=self._tables.line(("test", at)),
+                    job=shape.job,
+                    expect=tuple(shape.expect),
+                    jobs=tuple(shape.jobs or ()),
+                    after=shape.after or timedelta(),
+                )
+            )
         return tuple(tests)
 
     def _check_expected(self, expect: Sequence[str], path: _Path) -> None:

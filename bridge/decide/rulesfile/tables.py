@@ -274,7 +274,9 @@ class MuteTable(_Table):
 class TestTable(_Table):
     """A [[test]]."""
 
-    job: dict[str, Any]
+    job: dict[str, Any] | None = None
+    jobs: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=1_000)] | None = None
+    after: Duration | None = None
     expect: Expected
 
 
@@ -519,6 +521,8 @@ def _described(problem: Mapping[str, Any]) -> str:
             return f"{value} {_PATTERN_HINTS[str(loc[0])]}"
         case "string_too_short":
             return "is empty"
+        case "too_short":
+            return f"is too short; it has at least {context['min_length']}"
         case "string_too_long" | "too_long":
             return f"is too long; the limit is {context['max_length']}"
         case "greater_than_equal":

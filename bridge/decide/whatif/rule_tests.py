@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state, firing_levels
-from bridge.decide.rules.matching import Verdict
+from bridge.decide.rules.matching import Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, RuleTest
 from bridge.decide.text.times import duration
 from bridge.decide.text.values import STATE_WORDS, FieldReader, instead, listing, shown, suggest
+from bridge.decide.whatif.incidents import Incidents
 from bridge.model import DONE, NEW, OUTPUTS_KEPT, RUNNING, STATES, SUBMITTED, SUCCESS, Job, Transition, Watch
 
 # --- jobs that are made up: a table of a few facts becomes a transition ---------------------------------------------
@@ -186,20 +188,103 @@ def run(book: Rulebook) -> list[Failed]:
 
 def _why_failed(test: RuleTest, book: Rulebook) -> str | None:
     try:
-        step = sample_transition(test.job, book, _NOW)
+        steps = _steps(test, book)
     except ValueError as error:
-        return f"its job is wrong: {'; '.join(str(error).splitlines())}"
-    fired = [*book.matcher.match(step), *firing_levels(sample_time_in_state(step), book.matcher, _NOW)]
-    notified = list(dict.fromkeys((verdict.rule.name, name) for verdict in fired for name in verdict.notifiers))
+        what = "its job is" if test.job is not None else "its jobs are"
+        return f"{what} wrong: {'; '.join(str(error).splitlines())}"
+    notified = list(dict.fromkeys(_notified(steps, book, steps[-1].seen_at + test.after)))
     expected = list(dict.fromkeys(map(_pair, test.expect)))
     missing = [pair for pair in expected if pair not in notified]
     surplus = [pair for pair in notified if pair not in expected]
-    verdicts = _verdicts(step, book) if missing else {}
-    faults = [f"not notified: {' -> '.join(pair)}: {_why_not(pair, verdicts)}" for pair in missing[:_MOST_SHOWN]]
+    verdicts = _verdicts(steps[-1], book) if missing else {}
+    faults = [f"not notified: {' -> '.join(pair)}: {_why_not(pair, verdicts, book)}" for pair in missing[:_MOST_SHOWN]]
     faults += [f"notified, but not expected: {' -> '.join(pair)}" for pair in surplus[:_MOST_SHOWN]]
     if left := len(missing[_MOST_SHOWN:]) + len(surplus[_MOST_SHOWN:]):
         faults.append(f"and {left:,} more")
     return "; ".join(faults) or None
+
+
+def _notified(steps: Sequence[Transition], book: Rulebook, end: datetime) -> Iterator[Pair]:
+    """Yield whom which rules notify: of transitions, of incidents, and of jobs that are in their states too long."""
+    incidents = Incidents(book, since=steps[0].seen_at)
+    last: dict[str, Transition] = {}
+    for seen_at, together in groupby(steps, key=lambda step: step.seen_at):
+        for looked in incidents.look(seen_at):
+            yield from _pairs(looked.rule, looked.notifiers)
+        for step in together:
+            incidents.feed(step)
+            last[step.job.id] = step
+            for verdict in book.matcher.match(step):
+                yield from _pairs(verdict.rule, verdict.notifiers)
+        for looked in incidents.look(seen_at):
+            yield from _pairs(looked.rule, looked.notifiers)
+    for looked in incidents.look(end):
+        yield from _pairs(looked.rule, looked.notifiers)
+    for step in last.values():
+        for verdict in firing_levels(sample_time_in_state(step), book.matcher, end):
+            waits = verdict.rule.unless and incidents.is_open_for(verdict.rule.unless, step)
+            yield from () if waits else _pairs(verdict.rule, verdict.notifiers)
+
+
+def _pairs(rule: Rule, notifiers: Iterable[str]) -> Iterator[Pair]:
+    return ((rule.name, name) for name in notifiers)
+
+
+_MOST_TRANSITIONS = 10_000  # of one test
+
+
+def _steps(test: RuleTest, book: Rulebook) -> list[Transition]:
+    """Return what happens in a test, in order. Raises ValueError with every fault, one a line."""
+    if test.job is not None:
+        return [sample_transition(test.job, book, _NOW)]
+    made: list[Transition] = []
+    faults: list[str] = []
+    for number, given in enumerate(test.jobs, 1):
+        try:
+            made += _steps_of(given, number, book)
+        except ValueError as error:
+            faults += [f"job number {number}: {line}" for line in str(error).splitlines()]
+        if len(made) > _MOST_TRANSITIONS:
+            raise ValueError(f"these are more than {_MOST_TRANSITIONS:,} jobs")
+    if faults:
+        raise ValueError("\n".join(faults))
+    return list(_numbered(sorted(made, key=lambda step: step.seen_at)))
+
+
+def _steps_of(given: Mapping[str, Any], number: int, book: Rulebook) -> list[Transition]:
+    reader = FieldReader(given, given)
+    at = reader.read("at", _moment, timedelta())
+    times = reader.read("times", _times_given, 1)
+    reader.check()
+    facts = {key: value for key, value in given.items() if key not in ("at", "times")}
+    ids = [str(given["id"])] if "id" in given else [f"sample-{number}-{n}" for n in range(1, times + 1)]
+    if "id" in given and times > 1:
+        raise ValueError("times: a job with an id is one job; leave one of the two out")
+    return [sample_transition(facts | {"id": id_}, book, _NOW + at) for id_ in ids]
+
+
+def _moment(value: object) -> timedelta:
+    return timedelta() if _text(value) in ("0", "0s", "0m", "0h") else duration(_text(value))
+
+
+def _times_given(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_TRANSITIONS:
+        raise ValueError(f"{shown(value)} is not a whole number from 1 to {_MOST_TRANSITIONS:,}")
+    return value
+
+
+def _numbered(steps: Iterable[Transition]) -> Iterator[Transition]:
+    """Yield transitions with their numbers; a job that came before goes on from the state in which it was."""
+    last: dict[str, Transition] = {}
+    for step in steps:
+        before = last.get(step.job.id)
+        if before:
+            created_at = step.job.created_at or before.job.created_at
+            job = replace(step.job, created_at=created_at)
+            was = before.to if step.was == NEW else step.was
+            step = replace(step, job=job, was=was, sequence=before.sequence + 1)
+        last[step.job.id] = step
+        yield step
 
 
 def _pair(expected: str) -> Pair:
@@ -213,9 +298,14 @@ def _verdicts(step: Transition, book: Rulebook) -> dict[str, Verdict]:
     return {verdict.rule.name: verdict for verdict in (*book.matcher.explain(step), *levels)}
 
 
-def _why_not(pair: Pair, verdicts: Mapping[str, Verdict]) -> str:
+def _why_not(pair: Pair, verdicts: Mapping[str, Verdict], book: Rulebook) -> str:
     name, notifier = pair
-    verdict = verdicts[name]
+    verdict = verdicts.get(name)
+    if verdict is None:
+        rule = next(rule for rule in book.rules if rule.name == name)
+        whom = (*rule.notify, *(rule.escalate.notify if rule.escalate else ()))
+        known = notifier in whom
+        return f"{'it has no such incident' if known else f'it notifies {listing(whom)}'} (rule on line {rule.line})"
     rule, earlier = verdict.rule, verdict.notified_earlier.get(notifier)
     if notifier not in rule.notify:
         why = f"it notifies {listing(rule.notify)}"
