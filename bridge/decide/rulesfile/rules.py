@@ -184,11 +184,11 @@ class RuleReader:
             if shape is None:
                 continue
             self._check_expected(shape.expect, ("test", at, "expect"))
-            if (shape.job is None) == (shape.jobs is None):
+            if ("job" in table) == ("jobs" in table):
                 self._tables.note(
                     ("test", at), 'needs job = { ... }, or jobs = [{ at = "0m", ... }, ...]: one of the two'
                 )
-            if shape.after and shape.jobs is None:
+            if "after" in table and "jobs" not in table:
                 self._tables.note(("test", at, "after"), "is for a test with jobs: how long after the last it looks")
             tests.append(
                 RuleTest(
