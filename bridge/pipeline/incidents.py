@@ -218,30 +218,33 @@ def _watch(
 
 
 def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident) -> None:
+    """A backlog closes when it has been small for as long as a job may wait: one at the limit is told once."""
     exceeds = spec.limit.holds(incident.counted)
     opens = exceeds and incidents.has_news(judge.tx, incident.n) and not _is_inhibited(judge, rule, incident)
-    if incident.is_open and not exceeds:
-        following = _close(judge, rule, incident, judge.as_of, None)
+    small_since = None if exceeds else incident.last_at or judge.as_of
+    if incident.opened_at is None and not opens:
+        if incident.counted:
+            incidents.change(judge.tx, incident.n, due_at=judge.now if exceeds else None)
+        else:
+            incidents.forget(judge.tx, [incident.n])
+    elif small_since is None or small_since + spec.after > judge.as_of:
+        opened_at = incident.opened_at or judge.as_of
+        _open(judge, rule, replace(incident, opened_at=opened_at, last_at=small_since), None)
+    else:
+        following = _close(judge, rule, incident, small_since + spec.after, None)
         if not incidents.copy_jobs(judge.tx, incident, following):
             incidents.forget(judge.tx, [following.n])
-    elif incident.is_open or opens:
-        _open(judge, rule, replace(incident, opened_at=incident.opened_at or judge.as_of, last_at=judge.as_of), None)
-    elif incident.counted:
-        incidents.change(judge.tx, incident.n, due_at=judge.now if exceeds else None)
-    else:
-        incidents.forget(judge.tx, [incident.n])
 
 
 def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) -> None:
     jobs = incidents.last_jobs(judge.tx, incident.n, most=1)
     if not jobs:
-        incidents.forget(judge.tx, [incident.n])
+        incidents.close_all(judge.tx, [incident.n], "its jobs belong to another key now", now=judge.now)
         return
     expected = 1 if incident.generation > 1 and spec.expect else incident.expected
     states = incidents.states(judge.tx, incident.n)
     found = Gathered(states=states, expected=expected, last_at=jobs[-1].happened_at)
-    oldest = judge.seen(rule, incident).oldest
-    ended = completion(spec, found, oldest or incident.since)
+    ended = completion(spec, found, known_to=judge.seen(rule, incident).oldest)
     incident = replace(incident, last_at=found.last_at)
     if ended is None:
         due_at = settles_at(spec, found)
@@ -288,8 +291,8 @@ def _open(judge: _Judge, rule: Rule, incident: Incident, by: IncidentJob | None)
         incident = replace(incident, said=incident.counted)
         judge.say("joined", rule, incident)
     spec = rule.incident
-    within = spec.within if isinstance(spec, Threshold) else None
-    due_at = incident.last_at + within if within and incident.last_at else None
+    quiet = spec.within if isinstance(spec, Threshold) else spec.after if isinstance(spec, Backlog) else None
+    due_at = incident.last_at + quiet if quiet and incident.last_at else None
     _go_on(judge, rule, incident, due_at=_later(due_at, judge.now))
 
 

@@ -68,7 +68,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Many jobs have been in a state of `states` for longer than `after`."""
+    """Many jobs have been in a state of `states` for longer than `after`; it ends when they were few for as long."""
 
     states: States
     after: timedelta
@@ -294,15 +294,16 @@ class Gathered:
 Completion = Literal["completed", "failed"]
 
 
-def completion(spec: FanIn, found: Gathered, as_of: datetime) -> Completion | None:
-    """Return how a fan-in has ended by then, if it has."""
+def completion(spec: FanIn, found: Gathered, *, known_to: datetime | None) -> Completion | None:
+    """Return how a fan-in has ended, if it has; up to `known_to` all is known that may belong to it."""
     if spec.success and found.failed:
         return "failed"
     if found.unfinished or not found.total:
         return None
     if found.expected is not None:
         return "completed" if found.total >= found.expected else None
-    return "completed" if spec.settle and found.last_at + spec.settle <= as_of else None
+    is_settled = spec.settle and known_to and found.last_at + spec.settle <= known_to
+    return "completed" if is_settled else None
 
 
 def settles_at(spec: FanIn, found: Gathered) -> datetime | None:

@@ -175,8 +175,8 @@ class Incidents:
         match rule.incident:
             case Absence() as spec if not watched.opened_at:
                 times.append(deadline(spec, watched.last_at or watched.since, self._zone))
-            case Threshold(within=within) if within and watched.last_at and watched.opened_at:
-                times.append(watched.last_at + within)
+            case Threshold(within=quiet) | Backlog(after=quiet) if quiet and watched.last_at and watched.opened_at:
+                times.append(watched.last_at + quiet)
             case FanIn() as spec if watched.jobs and (due := settles_at(spec, self._gathered(watched))):
                 times.append(due)
         return min((time for time in times if time > now), default=None)
@@ -240,17 +240,21 @@ class Incidents:
             case Threshold() | Absence():
                 yield from self._judge_times(watched, now)
             case Backlog() as spec:
-                exceeds = spec.limit.holds(len(watched.jobs))
-                if watched.opened_at and not exceeds:
-                    yield from self._close(watched, now, now)
-                elif not watched.opened_at and exceeds and watched.is_news and not self._waits(watched):
-                    yield self._open(watched, now, now)
+                yield from self._judge_backlog(watched, spec, now)
             case FanIn() as spec if watched.jobs:
-                ended = completion(spec, self._gathered(watched), now)
+                ended = completion(spec, self._gathered(watched), known_to=now)
                 if ended:
                     yield from self._complete(watched, ended, now)
         if self._watched.get(watched.key) is watched:
             yield from self._escalate(watched, now)
+
+    def _judge_backlog(self, watched: _Watched, spec: Backlog, now: datetime) -> Iterator[Step]:
+        exceeds = spec.limit.holds(len(watched.jobs))
+        watched.last_at = None if exceeds else watched.last_at or now
+        if watched.opened_at and watched.last_at and watched.last_at + spec.after <= now:
+            yield from self._close(watched, watched.last_at + spec.after, now)
+        elif not watched.opened_at and exceeds and watched.is_news and not self._waits(watched):
+            yield self._open(watched, now, now)
 
     def _judge_times(self, watched: _Watched, now: datetime) -> Iterator[Step]:
         course = self._course(watched, now)

@@ -214,4 +214,4 @@ def test_a_fan_in_is_complete_when_all_that_are_expected_are_done(
     spec: FanIn, found: dict[str, int], expected: int | None, ended: str | None
 ) -> None:
     gathered = Gathered(states=found, expected=expected, last_at=NOW)
-    assert completion(spec, gathered, NOW + minutes(10)) == ended
+    assert completion(spec, gathered, known_to=NOW + minutes(10)) == ended
