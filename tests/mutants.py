@@ -299,6 +299,36 @@ MUTANTS = (
         "lambda *times: True",
         ("tests/pipeline/test_hints.py",),
     ),
+    Mutant(
+        "an incident's jobs stored apart from their transitions",
+        "bridge.pipeline.joining:join",
+        f"lambda tx, *more: ({_COMMITTED}, original(tx, *more))[1]",
+        ("tests/crash/test_halves.py",),
+    ),
+    Mutant(
+        "an incident judged by when its jobs were seen",
+        "bridge.decide.rules.joining:incident_job",
+        "lambda step, **more: __import__('dataclasses').replace(original(step, **more), happened_at=step.seen_at)",
+        ("tests/pipeline/test_incidents.py",),
+    ),
+    Mutant(
+        "an absence that does not wait for what is not seen",
+        "bridge.pipeline.incidents:_Judge.seen",
+        "lambda self, *more: (lambda seen: type(seen)(self.as_of, self.as_of))(original(self, *more))",
+        ("tests/pipeline/test_incidents.py",),
+    ),
+    Mutant(
+        "jobs of a first snapshot that open an incident",
+        "bridge.decide.rules.joining:incident_job",
+        "lambda step, **more: __import__('dataclasses').replace(original(step, **more), silent=False)",
+        ("tests/pipeline/test_incidents.py",),
+    ),
+    Mutant(
+        "pruning jobs of a group that goes on",
+        "bridge.record.pruning:_is_counted",
+        "lambda: __import__('sqlalchemy').false()",
+        ("tests/pipeline/test_pruning.py",),
+    ),
 )
 
 

@@ -167,9 +167,13 @@ def _over(cut: Cutoffs) -> ColumnElement[bool]:
     What counts for an incident that is not closed stays.
     """
     unwatched = jobs.c.stream.in_(select(streams.c.key).where(IS_OUT, streams.c.out_at < ms(cut.ended)))
-    counts = and_(incident_jobs.c.bucket == jobs.c.bucket, incident_jobs.c.job_id == jobs.c.id)
-    of_current = exists().where(counts, incidents.c.n == incident_jobs.c.incident, incidents.c.closed_at.is_(None))
-    return and_(jobs.c.changed_at < ms(cut.ended), or_(~jobs.c.open, unwatched), ~of_current)
+    return and_(jobs.c.changed_at < ms(cut.ended), or_(~jobs.c.open, unwatched), ~_is_counted())
+
+
+def _is_counted() -> ColumnElement[bool]:
+    """Return the condition for jobs that count for an incident that is not closed."""
+    mine = and_(incident_jobs.c.bucket == jobs.c.bucket, incident_jobs.c.job_id == jobs.c.id)
+    return exists().where(mine, incidents.c.n == incident_jobs.c.incident, incidents.c.closed_at.is_(None))
 
 
 def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int:

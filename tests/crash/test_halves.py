@@ -70,3 +70,44 @@ def test_an_overdue_job_whose_poll_breaks_off_anywhere_notifies_once_and_so_does
         if not any(broke_off):
             break
     assert number > 10
+
+
+INCIDENTS = """
+[[rule]]
+name = "sick"
+to = "Failed"
+by = ["queue"]
+count = ">= 2"
+within = "10m"
+recover = true
+notify = "ops"
+
+[[rule]]
+name = "asset"
+all = "done"
+by = ["queue"]
+expect = 2
+notify = "cms"
+"""
+
+
+def test_an_incident_whose_polls_break_off_anywhere_opens_and_closes_once(db: Database) -> None:
+    rig = Rig(db, INCIDENTS)
+    rig.poll()
+    for number in itertools.count(1):
+        rig.clock.advance(minutes(1))
+        rig.has(f"a{number}", FAILED, queue=f"q{number}")
+        rig.has(f"b{number}", FAILED, queue=f"q{number}")
+        broke_off = [breaks_off(db, number, rig.poll)]
+        rig.sees()
+        rig.clock.advance(minutes(11))
+        broke_off.append(breaks_off(db, number, rig.poll))
+        rig.sees()
+        assert [one.event["type"] for one in rig.received("ops")] == [
+            "ci.incident.opened",
+            "ci.incident.closed",
+        ] * number
+        assert [one.event["data"]["jobs_total"] for one in rig.received("cms")] == [2] * number
+        if not any(broke_off):
+            break
+    assert number > 20
