@@ -782,6 +782,7 @@ class NewDelivery:
     note: str | None = None  # shown with the message, e.g. "This could not be sent to ops: ..."
     body: str | None = None  # the notifier's own body (JSON), instead of the message's event
     channel: str | None = None  # instead of the notifier's
+    dead: str | None = None  # why it is for nobody: it is stored as a dead letter
     hold: Hold | None = None  # None: sent at once
     throttle: Rate | None = None  # of its rule; what exceeds it is held
     urgent: bool = False  # it goes first, and takes in what waits for the same job

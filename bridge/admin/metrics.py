@@ -260,7 +260,8 @@ def _of_deliveries(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     names = sorted(book.notifiers)
     known = list(product(names))
     ends, reasons = product(names, _OUTCOMES), product(names, ATTEMPT_LABELS)
-    yield counter("deliveries", "Deliveries, by their end.", (*by, "outcome"), deliveries, ends)
+    dead = product(sorted(book.picks), ["dead"])
+    yield counter("deliveries", "Deliveries, by their end.", (*by, "outcome"), deliveries, [*ends, *dead])
     yield counter("delivery_attempts", "Attempts, by their outcome.", (*by, "reason"), attempts, reasons)
     took = "How long attempts took."
     yield histogram("attempt", "delivery_attempt_duration_seconds", took, by, _by(attempts, 0), known)
@@ -282,6 +283,7 @@ def _by(totals: Iterable[Total], *places: int) -> list[Total]:
 def _templates(book: Rulebook) -> Iterator[Labels]:
     """Yield each rule with a template that may fail: its own, or one of a notifier."""
     own = {name for name, notifier in book.notifiers.items() if notifier.body or notifier.channel_template}
+    own |= book.picks.keys()
     for rule in book.rules:
         yield from [(rule.name, rule.template)] if rule.template else []
         yield from ((rule.name, own_template(name)) for name in rule.notify if name in own)

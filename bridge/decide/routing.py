@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from bridge.decide.messages.build import build, delivery_to, per_notifier
+from bridge.decide.messages.build import FOR_ANY, build, delivery_to, per_notifier, undeliverable
 from bridge.decide.messages.incidents import IncidentNews, incident_message
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
 from bridge.decide.rules.matching import Matcher, Rule, Verdict
+from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.links import NO_LINKS, Links
@@ -133,6 +134,10 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
         for name in verdict.notifiers:
+            choice = verdict.unpicked.get(name)
+            errors += _pick_errors(choice, rule)
+            if choice and choice.is_dead:
+                deliveries.append(replace(undeliverable(built.message, choice), hold=verdict.holds.get(name)))
             if name not in book.notifiers:
                 continue
             hold, own = verdict.holds.get(name), per_notifier(book.notifiers[name], built.names)
@@ -140,7 +145,8 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
                 errors.append(TemplateError(rule.name, own_template(name), f'notifier "{name}": {own.fault}'))
             # The first message after a silence mentions its end; a digest finds that out when it is sent.
             silence = None if hold else gates.ended(facts, rule.name, name)
-            note = f"{silence} is over." if silence else None
+            notes = [choice.note if choice else None, f"{silence} is over." if silence else None]
+            note = " ".join(filter(None, notes)) or None
             delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
             deliveries.append(_for_rule(delivery, rule, book.notifiers[name], hold))
             if silence:
@@ -178,14 +184,20 @@ def route_incident(
     message = incident_message(news, rule, book.shown_queue_names, links=links)
     facts = book.matcher.facts(about) if about else None
     names = variables(about, rule.name, book.shown_queue_names, zone=book.zone, links=links) if about else None
-    deliveries, errors = [], []
-    for notifier in (book.notifiers[name] for name in recipients(news, rule) if name in book.notifiers):
+    deliveries: list[NewDelivery] = []
+    errors: list[TemplateError] = []
+    notified, unpicked = book.matcher.picked(recipients(news, rule), rule.name, facts)
+    for choice in unpicked.values():
+        errors += _pick_errors(choice, rule)
+        deliveries += [undeliverable(message, choice)] if choice.is_dead else []
+    for notifier in (book.notifiers[name] for name in notified if name in book.notifiers):
         own = per_notifier(notifier, names) if names else None
         if own and own.fault:
             errors.append(
                 TemplateError(rule.name, own_template(notifier.name), f'notifier "{notifier.name}": {own.fault}')
             )
-        delivery = delivery_to(message, notifier, own=own) if own else delivery_to(message, notifier)
+        note = unpicked[notifier.name].note if notifier.name in unpicked else None
+        delivery = delivery_to(message, notifier, note=note, own=own or FOR_ANY)
         deliveries.append(replace(delivery, hold=gates.quiet(facts, rule.name, notifier.name), urgent=rule.urgent))
     return RoutedIncident(deliveries=deliveries, errors=errors)
 
@@ -202,6 +214,12 @@ def recipients(news: IncidentNews, rule: Rule) -> Sequence[str]:
         case "completed" | "failed":
             return tuple(dict.fromkeys((*rule.notify, *news.incident.notifiers)))
     return rule.notify
+
+
+def _pick_errors(choice: Choice | None, rule: Rule) -> Sequence[TemplateError]:
+    if choice is None or choice.fault is None:
+        return ()
+    return [TemplateError(rule.name, own_template(choice.pick), f'notifier "{choice.pick}": pick: {choice.fault}')]
 
 
 def _for_rule(delivery: NewDelivery, rule: Rule, notifier: Notifier, hold: Hold | None) -> NewDelivery:

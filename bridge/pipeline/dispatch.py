@@ -20,6 +20,7 @@ from bridge.pipeline import edits, flood
 from bridge.pipeline.digests import send_due_digests
 from bridge.pipeline.edits import ClaimedEdits
 from bridge.pipeline.housekeeping import CLAIM_LEASE, Housekeeping, notify_fallbacks, retry_of
+from bridge.pipeline.picks import pick_again
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.claims import Share
@@ -165,7 +166,7 @@ class Dispatcher:
         try:
             if claiming:
                 self._housekeeping.run_due(self._held)
-                self._send_digests()
+                self._send_held()
                 self._fold_floods()
             claimed = self._settle_and_claim(claiming=claiming)
         except TROUBLES as error:
@@ -178,10 +179,11 @@ class Dispatcher:
             self._collect(self._patience(busy=bool(claimed)))
         return claimed
 
-    def _send_digests(self) -> None:
+    def _send_held(self) -> None:
         if self.monotonic() >= self._digests_at_s:
             self._digests_at_s = self.monotonic() + _DIGESTS_S
             self._woken |= send_due_digests(self.db, self.book(), self.clock()) > 0
+            self._woken |= pick_again(self.db, self.book(), self.clock()) > 0
 
     def _fold_floods(self) -> None:
         if self.monotonic() >= self._flood_at_s and (shares := self._shares()):

@@ -5,7 +5,7 @@ A status is one word for programs (`answer`) and a sentence with times for peopl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from bridge.decide.messages.build import delivery_id
 from bridge.decide.routing import route, route_overdue
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state
@@ -110,7 +111,7 @@ def explain_sample(
     Without `tx` silences and paused notifiers are not known; `unknown` says why.
     """
     known = silences.recent(tx, now=now) if tx else []
-    gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now)
+    gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now, pick_of=book.matcher.pick_of)
     time = sample_time_in_state(transition)
     routings = [route(transition, book, gates), *route_overdue(time, book, gates, now)]
     context = _Context(
@@ -311,7 +312,7 @@ class _History:
         deliveries = [_status(delivery, context) for delivery in mine]
         if not transition.silent:
             missing = "it is kept for a time only" if force.known else "other rules were in force then"
-            deliveries += _not_made(edges, deliveries, missing)
+            deliveries += _not_made(edges, deliveries, missing, _picked_later(edges, mine))
         return _explanation(
             transition,
             edges,
@@ -554,7 +555,10 @@ def _would_be(new: NewDelivery, rule: Rule, context: _Context) -> Facts:
     if context.tx and rule.throttle and not new.hold:
         until = explanations.throttled_until(context.tx, rule.name, rule.throttle, new.notifier, now=context.now)
     hold = Hold(gate="throttle", name=rule.name, until=until) if until else new.hold
-    answer, why = _would_be_held(hold, context) if hold else _would_be_sent(new.notifier, rule, context)
+    if new.dead and not hold:
+        answer, why = "dead", f"would be a dead letter: {new.dead}"
+    else:
+        answer, why = _would_be_held(hold, context) if hold else _would_be_sent(new.notifier, rule, context)
     gate = {"gate": hold.gate, "gate_name": hold.name, "until": iso(hold.until)} if hold else {}
     note = f"; {new.note}" if new.note else ""
     return _no_delivery(rule, new.notifier, answer, why + note) | {"kind": new.message.kind} | gate
@@ -581,7 +585,24 @@ def _would_be_sent(notifier: str, rule: Rule, context: _Context) -> tuple[str, s
     return "at_once", f"would be sent at once: its throttle is not used up ({within})"
 
 
-def _not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing: str) -> Iterator[Facts]:
+def _picked_later(verdicts: Iterable[Verdict], deliveries: Sequence[JobDelivery]) -> set[tuple[str, str]]:
+    """Return (rule, pick) of the dead letters that were resent, and are now for a notifier that the job picked then."""
+    ids = {delivery.id for delivery in deliveries}
+    return {
+        (verdict.rule.name, name)
+        for verdict in verdicts
+        for name in verdict.unpicked
+        for message in {delivery.message for delivery in deliveries}
+        if delivery_id(message, name) in ids
+    }
+
+
+def _not_made(
+    verdicts: Iterable[Verdict],
+    deliveries: Sequence[Facts],
+    missing: str,
+    picked_later: Collection[tuple[str, str]] = (),
+) -> Iterator[Facts]:
     """Yield what matching rules made no delivery for; `missing` says why one may be absent from the record."""
     # A fallback's delivery is of the same message, and may itself be among those that the rule names.
     own = sorted(
@@ -598,7 +619,7 @@ def _not_made(verdicts: Iterable[Verdict], deliveries: Sequence[Facts], missing:
             why = f'rule "{earlier.name}" above notifies {name} of this ({brief})'
             yield _no_delivery(rule, name, "already_told", why)
         for name in verdict.notifiers:
-            if (rule.name, name) not in made:
+            if (rule.name, name) not in made and (rule.name, name) not in picked_later:
                 yield _no_delivery(rule, name, "not_on_record", f"no delivery is on record: {missing}")
 
 

@@ -179,7 +179,7 @@ def _watch(watch: Watch, row: Facts, begun: datetime, now: datetime) -> HealthWa
 
 def _notifiers(book: Rulebook, state: State, now: datetime) -> Iterator[HealthWarning]:
     for row in state.notifiers:
-        trouble, in_rules = state.troubles.get(row["name"], _NOTHING), row["name"] in book.notifiers
+        trouble, in_rules = state.troubles.get(row["name"], _NOTHING), row["name"] in book.notified
         for level, kind, short, more, since, why in _of_notifier(row, trouble, in_rules=in_rules, now=now):
             yield HealthWarning(
                 check="notifiers", level=level, kind=f"notifiers {kind}", short=short, more=more,

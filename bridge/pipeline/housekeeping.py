@@ -16,11 +16,9 @@ from bridge.decide.changes.clocks import RESOLUTION, begins_anew
 from bridge.decide.messages.build import PerNotifier, as_fallback, gathered, per_notifier
 from bridge.decide.retries import BREAKER_THRESHOLD, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.templates.functions import variables
 from bridge.decide.text.times import iso
 from bridge.model import Attempt, Breaker, Delivery, NewDelivery, Notifier, Rejected, Sent, Watch
-from bridge.pipeline.route import current_gates, with_queue_names
-from bridge.record import public_url
+from bridge.pipeline.route import current_gates, variables_for
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms
 from bridge.record.outbox import claims, entries, results, roots
@@ -233,16 +231,7 @@ def _for_fallback(tx: Connection, attempt: Attempt, book: Rulebook, now: datetim
     transition = snapshots.transition_at(tx, message.bucket or "", message.job_id or "", message.sequence or 0)
     own, hold = PerNotifier(), None
     if transition:  # else it is a digest, or long ago
-        queue_names = with_queue_names(tx, book, [transition]).shown_queue_names
-        names = variables(
-            transition,
-            rule,
-            queue_names,
-            zone=book.zone,
-            links=public_url.links(tx),
-            in_state=message.kind == "level",
-        )
-        own = per_notifier(fallback, names)
+        own = per_notifier(fallback, variables_for(tx, message, transition, book))
         hold = current_gates(tx, book, now).quiet(book.matcher.facts(transition), rule, fallback.name)
     if fallback.is_for_people:
         hold = hold or gathered(notifier, why, status=attempt.status, now=now)

@@ -33,7 +33,7 @@ from bridge.decide.rules.matching import Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Incident, IncidentJob, IncidentKey, Job, NewDelivery, Stream, Transition, Watch
 from bridge.pipeline.joining import add
-from bridge.pipeline.route import current_gates
+from bridge.pipeline.route import current_gates, log_dead
 from bridge.record import counters, incidents, public_url, rulesets
 from bridge.record.codec import dump
 from bridge.record.counters import Count
@@ -306,8 +306,6 @@ def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | 
             opened_at = incident.opened_at or judge.now
             incident = replace(incident, escalated_at=judge.now, opened_at=opened_at, notified_at=began)
             judge.say("escalated", rule, incident)
-            if rule.level:
-                _notify_of_recovery(judge.tx, rule, escalate.notify, incident)
         else:
             due_at = min(due_at or began + escalate.after, began + escalate.after)
     _store(judge.tx, incident, due_at=due_at)
@@ -431,9 +429,13 @@ def _put(judge: _Judge) -> int:
         routed = route_incident(full, rule, _about(tx, news, jobs), book, gates, links=links)
         new += routed.deliveries
         errors += routed.errors
-        told = tuple(dict.fromkeys((*news.incident.notifiers, *(delivery.notifier for delivery in routed.deliveries))))
+        notified = [delivery.notifier for delivery in routed.deliveries if not delivery.dead]
+        told = tuple(dict.fromkeys((*news.incident.notifiers, *notified)))
         incidents.change(tx, news.incident.n, notifiers=dump(told))
+        if rule.level and news.event == "escalated":
+            _notify_of_recovery(tx, rule, notified, news.incident)
     entries.put(tx, new, now=now)
+    log_dead(new)
     rulesets.fault(tx, [(error.rule, error.why) for error in errors], now=now)
     fired = [
         Count("match", (rule.name,)) for rule, news in judge.news if news.event in ("opened", "completed", "failed")

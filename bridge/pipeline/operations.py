@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -44,6 +44,7 @@ LARGEST_BATCH = 100_000  # deliveries: takes some seconds
 AT_ONCE = 500  # deliveries of a batch in a transaction: some 50 ms of writing on SQLite
 LOOKED_AT = 50_000  # messages of a silence's preview, at most: takes some seconds
 LOOKED_AT_IN_WEB = 10_000  # takes a second, in a process that may also deliver
+_MOST_MEMBERS = 20  # of a pick that are named
 _PAUSE_S = 0.02  # lets others write to SQLite
 _LAST = timedelta(days=1)
 _NO_WORKER = "no worker is running, so it waits in the outbox: start one with `ci-bridge worker` or `ci-bridge run`"
@@ -164,9 +165,10 @@ class Operations:
         self, book: Rulebook, *, job_id: str, notifier: str, bucket: str | None = None, sequence: int | None = None
     ) -> Accepted:
         """Notify of a transition (None: the job's last), whatever the rules say; asked twice it is one delivery."""
-        _require("notifier", notifier, book.notifiers)
+        _require("notifier", notifier, book.notified)
         with self.db.write() as tx:
             transition = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
+            notifier = _picked(book, notifier, transition)
             links, named = public_url.links(tx), with_queue_names(tx, book, [transition])
             delivery, fault = manual_delivery(transition, named, book.notifiers[notifier], self.who, links=links)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
@@ -192,7 +194,7 @@ class Operations:
 
         A worker sends it now, even to a notifier that is left alone: who asks wants to know.
         """
-        _require("notifier", name, book.notifiers)
+        _require_one(book, name)
         nonce = f"id {key}" if key else self.nonce
         with self.db.write() as tx:
             message = test_message(name, nonce=nonce, now=self.now, links=public_url.links(tx))
@@ -213,7 +215,7 @@ class Operations:
                 return
         if book is None:
             raise NotFound(f'no notifier "{name}" is on record')
-        _require("notifier", name, book.notifiers)
+        _require_one(book, name)
 
     # --- watches --------------------------------------------------------------------------------------------
 
@@ -277,6 +279,24 @@ def _require(kind: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         shown = name[:100]
         raise NotFound(f'rules.toml has no {kind} "{shown}"{suggest(shown, known)}; there are: {listing(known)}')
+
+
+def _require_one(book: Rulebook, name: str) -> None:
+    if name in book.picks:
+        raise Conflict(f'"{name}" is a pick; name one of the notifiers that it leads to: {_members(book, name)}')
+    _require("notifier", name, book.notifiers)
+
+
+def _picked(book: Rulebook, name: str, transition: Transition) -> str:
+    """Return the notifier that a job picks, or the one of this name."""
+    (found,), unpicked = book.matcher.picked([name], None, book.matcher.facts(transition))
+    if found in book.picks:
+        raise Conflict(f'"{name}" leads to nobody: {unpicked[found].why}; name one of {_members(book, name)}')
+    return found
+
+
+def _members(book: Rulebook, pick: str) -> str:
+    return listing(list(book.picks[pick].notifiers)[:_MOST_MEMBERS])
 
 
 def _as_json(which: Filter) -> dict[str, object]:
@@ -367,13 +387,13 @@ def foresee(
 ) -> Facts:
     """Return what a silence would have matched of the last day, and warn of what may be a mistake in it."""
     queue_names = book.queue_names if book else {}
-    found = preview(tx, request, queue_names, now=now, most=most)
+    found = preview(tx, request, book, now=now, most=most)
     warnings = [_NO_RULES]
     if book:
         warnings = silence_warnings(
             request.scope,
             rules=[rule.name for rule in book.rules],
-            notifiers=book.notifiers,
+            notifiers=book.notified,
             unheld=[rule.name for rule in book.rules if rule.blind],
             watches=book.watches,
             queue_names=queue_names,
@@ -394,10 +414,11 @@ def foresee(
 
 
 def preview(
-    tx: Connection, request: SilenceRequest, queue_names: Mapping[str, str], *, now: datetime, most: int = LOOKED_AT
+    tx: Connection, request: SilenceRequest, book: Rulebook | None, *, now: datetime, most: int = LOOKED_AT
 ) -> Preview:
     """Return what a silence would have matched of the messages of the last day."""
-    found = Preview(scope=request.scope, queue_names=queue_names, since=now - _LAST)
+    names, pick_of = (book.queue_names, book.matcher.pick_of) if book else ({}, {})
+    found = Preview(scope=request.scope, queue_names=names, since=now - _LAST, pick_of=pick_of)
     for messages in silences.messages_since(tx, found.since):
         room = most - found.looked_at
         found.add(_past_message(message) for message in messages[:room])

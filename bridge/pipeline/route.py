@@ -16,8 +16,9 @@ from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import GONE_FOR, TimeInState
 from bridge.decide.rules.matching import Verdict
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.templates.functions import Names, variables
 from bridge.links import Links
-from bridge.model import DONE, GONE, Alarm, Content, Message, Transition, Watch
+from bridge.model import DONE, GONE, Alarm, Content, Message, NewDelivery, Transition, Watch
 from bridge.pipeline import joining
 from bridge.record import counters, public_url, rulesets
 from bridge.record.counters import UNTIMED, Count, timed
@@ -31,13 +32,21 @@ _MOST_OVERDUE = 1_000  # messages of one poll; the next one goes on
 
 def current_gates(tx: Connection, book: Rulebook, now: datetime) -> Gates:
     """Return the mutes and silences of this moment."""
-    return Gates(mutes=book.mutes, silences=silences.recent(tx, now=now), zone=book.zone, now=now)
+    known, pick_of = silences.recent(tx, now=now), book.matcher.pick_of
+    return Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now, pick_of=pick_of)
 
 
 def with_queue_names(tx: Connection, book: Rulebook, transitions: Iterable[Transition]) -> Rulebook:
     """Return the rules with CI's names of these jobs' queues, where they have no alias: for messages."""
     unnamed = {transition.job.queue or "" for transition in transitions} - book.queue_names.keys() - {""}
     return replace(book, ci_queue_names=queues.names(tx, unnamed)) if unnamed else book
+
+
+def variables_for(tx: Connection, message: Message, transition: Transition, book: Rulebook) -> Names:
+    """Return what templates can name for a stored message about a transition, or about the time in state it began."""
+    queue_names = with_queue_names(tx, book, [transition]).shown_queue_names
+    in_state, links = message.kind == "level", public_url.links(tx)
+    return variables(transition, message.rule, queue_names, zone=book.zone, links=links, in_state=in_state)
 
 
 def route_all(
@@ -127,7 +136,9 @@ def _fire(tx: Connection, began: Transition, verdict: Verdict, last: Alarm | Non
 
 def _put(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now: datetime) -> None:
     """Store deliveries and which templates did not render, and count both."""
-    at_once = entries.put(tx, [new for routing in routings for new in routing.deliveries], now=now)
+    deliveries = [new for routing in routings for new in routing.deliveries]
+    at_once = entries.put(tx, deliveries, now=now)
+    log_dead(deliveries)
     _show_newest(tx, routings, book, now)
     over = {delivery: silence for routing in routings for delivery, silence in routing.ended_silences.items()}
     silences.mark_notified(tx, [(over[new.id], new.notifier) for new in at_once if new.id in over])
@@ -137,6 +148,14 @@ def _put(tx: Connection, routings: Sequence[RoutingResult], book: Rulebook, now:
     counters.add(tx, [*_of_matches(routings), *counts], now=now)
     for error in errors:
         logger.warning("template fell back to the default text", extra={"rule": error.rule, "fault": error.why})
+
+
+def log_dead(new: Sequence[NewDelivery]) -> None:
+    """Log the dead letters among new deliveries: a pick found no notifier for them."""
+    for delivery in new:
+        if delivery.dead:
+            facts = {"delivery": delivery.id, "notifier": delivery.notifier, "reason": delivery.dead}
+            logger.error("delivery is dead", extra=facts)
 
 
 # --- the first messages of threads ----------------------------------------------------------------------------------

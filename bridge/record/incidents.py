@@ -138,6 +138,12 @@ def change(tx: Connection, number: int, **values: Any) -> None:
     tx.execute(update(incidents).where(incidents.c.n == number).values(plain))
 
 
+def find(tx: Connection, id_: str) -> Incident | None:
+    """Return an incident by its id."""
+    row = tx.execute(select(incidents).filter_by(id=id_)).first()
+    return incident_of(row) if row else None
+
+
 _TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current).values(due_at=_TOUCHED)
 _MORE = update(incidents).where(incidents.c.n == bindparam("of"))
 _MORE = _MORE.values(

@@ -473,6 +473,7 @@ attempts = Table(
 )
 Index("attempt_delivery", attempts.c.delivery)
 
+PICK = "pick"  # the type of a name that stands for several notifiers: nothing is sent to it
 notifiers = Table(
     "notifier",
     metadata,

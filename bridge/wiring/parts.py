@@ -16,11 +16,12 @@ from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
-from bridge.model import KeySource
+from bridge.model import KeySource, Notifier
 from bridge.pipeline.housekeeping import note_rules
 from bridge.record import public_url, rulesets
 from bridge.record.database import TROUBLES, Clock, Database, trouble
 from bridge.record.polling import leases, snapshots
+from bridge.record.schema import PICK
 from bridge.send.client import HttpClient, ca_file
 from bridge.settings import Settings
 
@@ -95,7 +96,8 @@ def make_known(db: Database, book: Rulebook) -> None:
 
 
 def _know(tx: Connection, book: Rulebook) -> None:
-    leases.sync(tx, book.watches, [(n, n.type) for n in book.notifiers.values()])
+    picks = [(Notifier(name=name, max_in_flight=0), PICK) for name in book.picks]
+    leases.sync(tx, book.watches, [*((n, n.type) for n in book.notifiers.values()), *picks])
 
 
 def share_public_url(db: Database, url: str | None) -> None:

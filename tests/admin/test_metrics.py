@@ -17,6 +17,7 @@ from bridge.record.counters import BOUNDS, MOST_KEPT, Count, timed
 from bridge.record.outbox import digests, entries
 from bridge.record.polling import leases
 from bridge.record.schema import notifiers
+from bridge.wiring import parts
 from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_book, a_failed_job, job_number
 
 Samples = dict[tuple[str, ...], float]
@@ -319,3 +320,17 @@ def test_a_scrape_reads_no_job_and_no_delivery_that_has_ended(world: World) -> N
     assert len(reads) >= 5
     assert [plan for plan in reads if not any(f" {index}" in plan for index in few)] == []
     assert not [plan for plan in plans if "SCAN tally" in plan]
+
+
+def test_a_pick_that_leads_to_nobody_counts_dead_letters(world: World) -> None:
+    pick = '[notifier.customer]\npick = "{{ job.user_data.customer }}"\n[notifier.customer.to.acme]\ntype = "webhook"\n'
+    rule = 'url = "https://acme.example.com"\n[[rule]]\nname = "customers"\nnotify = "customer"\n'
+    world.book = a_book(RULES + pick + rule)
+    parts.sync(world.db, world.book, clock=lambda: world.now)
+    assert scrape(world)["bridge_deliveries_total"]["customer", "dead"] == 0
+    world.sees(job_number(1, user_data="customer=foo"), job_number(2, user_data="customer=acme"))
+    found = scrape(world)
+    assert found["bridge_deliveries_total"]["customer", "dead"] == 1
+    assert found["bridge_deliveries_dead"]["customer",] == 1
+    assert found["bridge_deliveries_pending"]["customer.acme",] == 1
+    assert ("customer.foo",) not in found["bridge_deliveries_dead"]

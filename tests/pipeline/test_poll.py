@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -140,6 +141,7 @@ def test_a_final_state_is_final(polled: Rig) -> None:
 
 class _Fails:
     levels = ()
+    pick_of = MappingProxyType[str, str]({})
 
     def match(self, _: object) -> None:
         raise ZeroDivisionError

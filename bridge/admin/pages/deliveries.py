@@ -54,7 +54,7 @@ class DeliveryPages(Pages):
             total = batches.count(tx, asked.which) if may_act() and asked.which.state in RESENDABLE else 0
         fields = (
             ("state", "State", [(word, word) for word in DELIVERY_STATES]),
-            ("notifier", "Notifier", [(name, name) for name in self.parts.book().notifiers]),
+            ("notifier", "Notifier", [(name, name) for name in self.parts.book().notified]),
             ("rule", "Rule", None),
             ("job", "Job id", None),
             ("digest", "In digest", None),
@@ -77,23 +77,23 @@ class DeliveryPages(Pages):
     # --- one of them ---------------------------------------------------------------------------------------
 
     def delivery(self, delivery_id: str) -> ResponseReturnValue:
-        now, notifiers = self.parts.clock(), self.parts.book().notifiers
+        now, book = self.parts.clock(), self.parts.book()
         with self.parts.db.read() as tx:
             found, sendable = lists.delivery_details(tx, delivery_id), claims.sendable(tx, delivery_id)
             if found is None or sendable is None:
                 raise Problem(404, f'there is no delivery "{delivery_id[:100]}": it may have been pruned')
             row = lists.notifier_row(tx, found["notifier"])
             members = lists.find_deliveries(tx, Filter(digest=delivery_id), limit=_MEMBERS)
-        notifier = notifiers.get(found["notifier"])
+        notifier, in_rules = book.notifiers.get(found["notifier"]), found["notifier"] in book.notified
         at, agent = _at(found, now), f"ci-bridge/{self.parts.version}"
         return show(
             "delivery.html",
             delivery=found,
             tries=[one if may_act() else one | {"answer": None} for one in found["tries"][-_MOST_TRIES:]],
             earlier=len(found["tries"][:-_MOST_TRIES]),
-            means=status(found, row, in_rules=notifier is not None, now=now),
+            means=status(found, row, in_rules=in_rules, now=now),
             row=row,
-            in_rules=notifier is not None,
+            in_rules=in_rules,
             members=members.items,
             more=members.cursor is not None,
             sends=integration_of(notifier).preview(sendable, at=at, agent=agent) if notifier else None,

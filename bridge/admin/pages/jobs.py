@@ -69,7 +69,7 @@ class JobPages(Pages):
         is_cut = len(events) > _MAX_OF_EACH or max(len(job.transitions), len(job.deliveries)) > _MAX_OF_EACH
         return show(
             "job.html", job=job, timeline=events[-_MAX_OF_EACH:], is_cut=is_cut, explanations=explanations, note=note,
-            notifiers=list(book.notifiers), is_unsent=_is_unsent(job),
+            notifiers=book.notified, is_unsent=_is_unsent(job),
             failed=[delivery for delivery in job.deliveries if delivery.state in ("dead", "dropped")],
         )  # fmt: skip
 

@@ -22,6 +22,7 @@ from bridge.pipeline.operations import OperationRefused
 from bridge.pipeline.stats import Latency, detection, latency
 
 _SPAN = "24h"
+_MOST_NAMED = 20  # notifiers of a pick
 _A = {1: "a second", 60: "a minute", 3600: "an hour", 86400: "a day"}
 
 
@@ -108,6 +109,7 @@ class NotifierPages(Pages):
             rates={name: _rate(notifier.rate) for name, notifier in book.notifiers.items()},
             threshold=BREAKER_THRESHOLD,
             span=_SPAN,
+            most_named=_MOST_NAMED,
         )
 
     def test(self, name: str) -> ResponseReturnValue:

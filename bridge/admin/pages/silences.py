@@ -91,7 +91,7 @@ class SilencePages(Pages):
             "from": STATE_WORDS,
             "to": STATE_WORDS,
             "rule": [rule.name for rule in book.rules],
-            "notifier": list(book.notifiers),
+            "notifier": book.notified,
         }
         return show(
             "silence_add.html", status=status, labels=LABELS, choices=choices, usual=USUAL,

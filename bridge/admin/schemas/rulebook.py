@@ -13,12 +13,14 @@ from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
 from bridge.admin.schemas.stats import Detection
 from bridge.decide.rules import matching
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
+from bridge.decide.rules.picks import Pick
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.pipeline import stats
 from bridge.pipeline.health import has_queue, rate_note
 from bridge.record.codec import iso
 from bridge.record.database import ms
 from bridge.record.polling.queues import PausedQueue
+from bridge.record.schema import PICK
 from bridge.send.registry import integration_of
 
 
@@ -152,12 +154,16 @@ class Notifier(BaseModel):
     dead: int = 0
     held: int = Field(0, description="messages that wait in digests")
     oldest_waiting_at: Moment | None = None
+    pick: str | None = Field(None, description="the template that says which notifier a job picks, of type pick")
+    to: list[str] = Field([], description="the names of the notifiers that it may pick")
+    otherwise: str | None = Field(None, description="the notifier of jobs that pick none of them; null: they are dead")
 
     @classmethod
     def all(cls, book: Rulebook, rows: Iterable[JsonObject]) -> list[Self]:
-        """Return the notifiers of the rules, then those that only the record still knows."""
+        """Return the notifiers and picks of the rules, then those that only the record still knows."""
         recorded = {row["name"]: row for row in rows}
         named = [cls.of(notifier, recorded.pop(name, {})) for name, notifier in book.notifiers.items()]
+        named += [cls.of_pick(pick, recorded.pop(name, {})) for name, pick in book.picks.items()]
         return named + [cls(**row, in_rules=False) for row in recorded.values()]
 
     @classmethod
@@ -172,6 +178,11 @@ class Notifier(BaseModel):
             "rate": _rate(notifier.rate),
         }
         return cls.model_validate(row | facts | integration_of(notifier).facts())
+
+    @classmethod
+    def of_pick(cls, pick: Pick, row: JsonObject) -> Self:
+        facts = {"pick": pick.source, "to": list(pick.to.values()), "otherwise": pick.otherwise}
+        return cls.model_validate(row | facts | {"name": pick.name, "type": PICK, "in_rules": True, "max_in_flight": 0})
 
 
 class Notifiers(BaseModel):

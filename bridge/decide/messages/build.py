@@ -11,6 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.matching import LevelEvent
+from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.decide.templates.functions import LINKS, Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
@@ -185,7 +186,7 @@ def per_notifier(notifier: Notifier, names: Names) -> PerNotifier:
         except TemplateFault as error:
             return PerNotifier(fault=f"body: {error}")
     if not notifier.channel_template:
-        return _FOR_ANY
+        return FOR_ANY
     channels = notifier.channels
     try:
         wanted = notifier.channel_template(names)
@@ -197,7 +198,7 @@ def per_notifier(notifier: Notifier, names: Names) -> PerNotifier:
     return PerNotifier(channel=channels[0], note=note)
 
 
-_FOR_ANY = PerNotifier()
+FOR_ANY = PerNotifier()
 
 
 def body_text(tree: Mapping[str, Any], names: Names | None) -> str:
@@ -234,7 +235,7 @@ def delivery_id(message: str, notifier: str) -> str:
 
 
 def delivery_to(
-    message: Message, notifier: Notifier, *, note: str | None = None, own: PerNotifier = _FOR_ANY
+    message: Message, notifier: Notifier, *, note: str | None = None, own: PerNotifier = FOR_ANY
 ) -> NewDelivery:
     """Return the delivery of a message to one notifier."""
     thread = notifier.thread_of(message)
@@ -254,10 +255,15 @@ def delivery_to(
     )
 
 
-def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = _FOR_ANY) -> NewDelivery:
+def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = FOR_ANY) -> NewDelivery:
     """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
     delivery = delivery_to(message, notifier, note=f"{NOT_SENT_TO}{dead}: {why}", own=own)
     return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
+
+
+def undeliverable(message: Message, choice: Choice) -> NewDelivery:
+    """Return the dead letter of a message for which a pick found no notifier."""
+    return replace(delivery_to(message, Notifier(name=choice.pick)), dead=choice.why)
 
 
 _GATHERED_FOR = timedelta(seconds=10)

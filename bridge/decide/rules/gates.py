@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -28,9 +29,12 @@ class Scope:
     rules: frozenset[str] = frozenset()
     notifiers: frozenset[str] = frozenset()
 
-    def holds(self, facts: Facts | None, rule: str, notifier: str) -> bool:
-        """Tell whether a message is among these; one about no job (no facts) is if these are not about jobs."""
-        if (self.rules and rule not in self.rules) or (self.notifiers and notifier not in self.notifiers):
+    def holds(self, facts: Facts | None, rule: str, notifier: str, pick: str | None = None) -> bool:
+        """Tell whether a message is among these; one about no job (no facts) is if these are not about jobs.
+
+        `pick` is what leads to the notifier, if that is a pick.
+        """
+        if (self.rules and rule not in self.rules) or not self.is_for(notifier, pick):
             return False
         if facts is None:
             return not self.conditions and self.was == self.to == _ANY
@@ -40,6 +44,9 @@ class Scope:
             and step.was in self.was
             and not any(condition.why_not(facts) for condition in self.conditions)
         )
+
+    def is_for(self, notifier: str, pick: str | None) -> bool:
+        return not self.notifiers or notifier in self.notifiers or pick in self.notifiers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +63,17 @@ class Mute:
 class Gates:
     """What stands between a rule and a notifier at one moment: silences, then mutes; then the rule's own `group`."""
 
-    def __init__(self, *, mutes: Sequence[Mute], silences: Sequence[Silence], zone: ZoneInfo, now: datetime) -> None:
+    def __init__(
+        self,
+        *,
+        mutes: Sequence[Mute],
+        silences: Sequence[Silence],
+        zone: ZoneInfo,
+        now: datetime,
+        pick_of: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._zone = zone
+        self._pick_of = pick_of
         self._now = now
         self._active: list[tuple[Scope, Hold]] = []
         self._ended: list[tuple[Scope, Silence]] = []
@@ -75,30 +91,34 @@ class Gates:
 
     def may_hold(self, notifier: str) -> bool:
         """Tell whether there is a mute or a silence now that may hold what is for this notifier."""
-        return any(not scope.notifiers or notifier in scope.notifiers for scope, _ in self._active)
+        return any(scope.is_for(notifier, self._pick_of.get(notifier)) for scope, _ in self._active)
 
     def held(self, verdict: Verdict, facts: Facts) -> Verdict:
         """Return a verdict together with what does not let its messages go out at once."""
         rule, holds = verdict.rule, {}
         for name in verdict.notifiers:
-            if hold := self.quiet(facts, rule.name, name):
+            hold, choice = self.quiet(facts, rule.name, name), verdict.unpicked.get(name)
+            if not hold and rule.group:
+                hold = self._group(facts, rule.name, rule.group)
+            if hold and (hold.drop or not (choice and choice.is_dead)):  # nothing waits for nobody
                 holds[name] = hold
-            elif rule.group:
-                holds[name] = self._group(facts, rule.name, rule.group)
         return replace(verdict, holds=holds) if holds else verdict
 
     def quiet(self, facts: Facts | None, rule: str, notifier: str) -> Hold | None:
         """Return the silence or mute that holds a message, if there is one; without facts it is about no job."""
-        return next((hold for scope, hold in self._active if scope.holds(facts, rule, notifier)), None)
+        pick = self._pick_of.get(notifier)
+        return next((hold for scope, hold in self._active if scope.holds(facts, rule, notifier, pick)), None)
 
     def ended(self, facts: Facts, rule: str, notifier: str) -> Silence | None:
         """Return a silence that would have held this message, has ended, and of whose end this notifier does not know.
 
         Whoever asks mentions it, so it is returned once.
         """
+        pick = self._pick_of.get(notifier)
         for scope, silence in self._ended:
             mark = (silence.id, notifier)
-            if notifier not in silence.notified and mark not in self._mentioned and scope.holds(facts, rule, notifier):
+            is_known = notifier in silence.notified or mark in self._mentioned
+            if not is_known and scope.holds(facts, rule, notifier, pick):
                 self._mentioned.add(mark)
                 return silence
         return None

@@ -37,7 +37,7 @@ def evaluate_time_in_state(
     facts = matcher.facts(replace(time.began, seen_at=now), in_state=True)
     stops: Rule | None = None
     for rule in rules:
-        verdict = stopped(rule, stops) if stops else _evaluated(time, rule, facts, now)
+        verdict = stopped(rule, stops) if stops else matcher.with_picks(_evaluated(time, rule, facts, now), facts)
         yield verdict
         if verdict.fired and rule.stop:
             stops = rule

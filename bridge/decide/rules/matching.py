@@ -11,9 +11,13 @@ from functools import cached_property, lru_cache
 from itertools import product
 from math import prod
 from operator import ge, gt, le, lt
+from types import MappingProxyType
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.incidents import Escalation, IncidentSpec
+from bridge.decide.rules.picks import Choice, Pick
+from bridge.decide.templates.functions import Names, variables
 from bridge.decide.text.globs import Glob, glob, is_glob
 from bridge.decide.text.times import duration
 from bridge.decide.text.values import MOST_LISTED, States, ident, instead, shown, user_data_keys
@@ -77,6 +81,10 @@ class Facts:
     @cached_property
     def user_data(self) -> Mapping[str, str]:
         return user_data_keys(self.transition.job.user_data)
+
+    def variables(self, rule: str | None, zone: ZoneInfo) -> Names:
+        """Return what templates can name."""
+        return variables(self.transition, rule, self._queue_names, zone=zone, in_state=self._in_state)
 
     def seconds(self, field: str) -> float | None:
         if field == "late":
@@ -357,6 +365,7 @@ class Verdict:
     answer: Answer
     why_not: str | None = None  # the first condition that failed, with the value it saw; None when the rule fired
     notifiers: Sequence[str] = ()  # whom it is the first to notify
+    unpicked: Mapping[str, Choice] = field(default_factory=dict)  # by notifier: a pick led there, but to none of `to`
     notified_earlier: Mapping[str, Rule] = field(default_factory=dict)  # whom a rule above notifies, and which one
     holds: Mapping[str, Hold] = field(default_factory=dict)  # by notifier: what does not let its message go out at once
     level_event: LevelEvent | None = None
@@ -372,9 +381,9 @@ class Verdict:
         return self.level_event.kind if self.level_event else "transition"
 
     def drops(self, notifier: str) -> bool:
-        """Tell whether a mute or a silence keeps its message from a notifier for good."""
-        hold = self.holds.get(notifier)
-        return hold is not None and hold.drop
+        """Tell whether its message never reaches a notifier: a mute or a silence drops it, or nobody was picked."""
+        hold, choice = self.holds.get(notifier), self.unpicked.get(notifier)
+        return (hold is not None and hold.drop) or (choice is not None and choice.is_dead)
 
 
 def stopped(rule: Rule, by: Rule) -> Verdict:
@@ -410,7 +419,13 @@ class Matcher:
     `match` and `explain` are about edge rules; `levels` and `incidents` (rules over several jobs) are others.
     """
 
-    def __init__(self, rules: Sequence[Rule], queue_names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        queue_names: Mapping[str, str],
+        picks: Mapping[str, Pick] = MappingProxyType({}),
+    ) -> None:
+        self.picks = picks
         self._edges = tuple(rule for rule in rules if not (rule.level or rule.blind or rule.incident))
         self.levels = tuple(rule for rule in rules if rule.level)
         self.incidents = tuple(rule for rule in rules if rule.incident)
@@ -422,6 +437,27 @@ class Matcher:
     def facts(self, transition: Transition, *, in_state: bool = False) -> Facts:
         return Facts(transition, self._queue_names, in_state=in_state)
 
+    @cached_property
+    def pick_of(self) -> Mapping[str, str]:
+        """The pick of each notifier that only a pick leads to, and of each pick itself."""
+        members = {name: pick.name for pick in self.picks.values() for name in pick.to.values()}
+        return members | {name: name for name in self.picks}
+
+    def picked(
+        self, names: Sequence[str], rule: str | None, facts: Facts | None
+    ) -> tuple[Sequence[str], Mapping[str, Choice]]:
+        """Return whom these names stand for, and by notifier what a pick led to that is none of its `to`."""
+        if self.picks.keys().isdisjoint(names):
+            return names, {}
+        picks = [self.picks[name] for name in names if name in self.picks]
+        choices = {pick.name: pick.choose(facts.variables(rule, pick.zone) if facts else None) for pick in picks}
+        found = dict.fromkeys(choices[name].notifier if name in choices else name for name in names)
+        return tuple(found), {choice.notifier: choice for choice in choices.values() if choice.why}
+
+    def with_picks(self, verdict: Verdict, facts: Facts) -> Verdict:
+        names, unpicked = self.picked(verdict.notifiers, verdict.rule.name, facts)
+        return verdict if names is verdict.notifiers else replace(verdict, notifiers=names, unpicked=unpicked)
+
     def match(self, transition: Transition) -> list[Verdict]:
         """Return the verdicts of the rules that fire, top to bottom."""
         facts = self.facts(transition)
@@ -430,12 +466,13 @@ class Matcher:
         for rule in self._edge_index.candidates(transition):
             if rule.why_not(facts):
                 continue
-            names, already = rule.notify, dict[str, Rule]()
+            (names, unpicked), already = self.picked(rule.notify, rule.name, facts), dict[str, Rule]()
             if not rule.group:  # a digest comes in addition to what is sent at once
                 already = {name: notified[name] for name in names if name in notified}
                 names = tuple(name for name in names if name not in already) if already else names
                 notified.update(dict.fromkeys(names, rule))
-            fired.append(Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, notified_earlier=already))
+            verdict = Verdict(rule=rule, answer=Answer.FIRED, notifiers=names, notified_earlier=already)
+            fired.append(replace(verdict, unpicked=unpicked) if unpicked else verdict)
             if rule.stop:
                 break
         return fired

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
+from bridge.decide.rules.picks import Pick
 from bridge.decide.templates.rendering import Template
 from bridge.model import KeySource, Notifier, Rate, Watch
 
@@ -63,6 +64,11 @@ class Ruleset:
     matcher: Matcher
     queue_names: Mapping[str, str]  # id -> alias
 
+    @property
+    def picks(self) -> Mapping[str, Pick]:
+        """The names that rules notify by and that stand for several notifiers."""
+        return self.matcher.picks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rulebook(Ruleset):
@@ -85,6 +91,11 @@ class Rulebook(Ruleset):
     def shown_queue_names(self) -> Mapping[str, str]:
         """The names of queues in messages, by id: an alias comes before CI's name, and only an alias matches."""
         return {**self.ci_queue_names, **self.queue_names}
+
+    @property
+    def notified(self) -> tuple[str, ...]:
+        """The names that rules may notify by: of notifiers and of picks."""
+        return (*self.notifiers, *self.picks)
 
     @property
     def updating(self) -> dict[str, Notifier]:

@@ -9,11 +9,12 @@ from itertools import product
 
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Condition, DurationCondition, LevelSpec, PresenceCondition, Rule, TextCondition
+from bridge.decide.rules.picks import Pick, led_to
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
 from bridge.decide.text.times import human
-from bridge.decide.text.values import STATE_WORDS, States, instead, listing, suggest
+from bridge.decide.text.values import STATE_WORDS, States, instead, listing, strings, suggest
 from bridge.model import DONE, GONE, KNOWN_QUEUE_TYPES, KNOWN_TAGS, NEW, RUNNING, SUBMITTED, Notifier, Watch
 
 _Values = Callable[[Watch], Iterable[str]]
@@ -96,44 +97,45 @@ class Linter:
                 text = f"{_human(span)} is less than the {_human(every)} between two polls, and only polls notice it"
                 self._note((*path, key), text)
 
-    def of_use(self, notifiers: Mapping[str, Notifier]) -> None:
+    def of_use(self, notifiers: Mapping[str, Notifier], picks: Mapping[str, Pick]) -> None:
         """Warn of what no rule names; rules that are wrong elsewhere count too."""
         if not any(True for _ in self._tables.each("watch")):
             self._note((), "there is no [[watch]], so nothing is polled")
         rules = list(self._tables.each("rule"))
         if not rules:
             self._note((), "there is no [[rule]], so nobody is notified")
-        notified = {name for _, rule in rules for name in _strings(rule.get("notify"))}
-        escalations = (rule.get("escalate") for _, rule in rules)
-        notified |= {name for found in escalations if isinstance(found, dict) for name in _strings(found.get("notify"))}
+        escalations = [found for _, rule in rules if isinstance(found := rule.get("escalate"), dict)]
+        named = {
+            name for found in (*(rule for _, rule in rules), *escalations) for name in strings(found.get("notify"))
+        }
+        notified = set(led_to(named, picks))
         for name in tuple(notified):  # and whom they fall back to, and these in turn
             notifier = notifiers.get(name)
             while notifier and notifier.fallback and notifier.fallback not in notified:
                 notified.add(notifier.fallback)
                 notifier = notifiers.get(notifier.fallback)
-        for name in notifiers:
-            if name not in notified:
+        for name in (*notifiers, *picks):
+            if name not in notified and name not in named and name not in self._tables.entries:
                 self._note(("notifier", name), "no rule notifies it")
         for at, rule in rules:
-            self._of_digests(rule, at, notifiers)
-            self._of_slack_keys(rule, at, notifiers)
-        templates = {name for _, rule in rules for name in _strings(rule.get("template"))}
+            known = [notifiers[name] for name in led_to(strings(rule.get("notify")), picks) if name in notifiers]
+            self._of_digests(rule, at, known)
+            self._of_slack_keys(rule, at, known)
+        templates = {name for _, rule in rules for name in strings(rule.get("template"))}
         for name in self._tables.names("template"):
             if name not in templates:
                 self._note(("template", name), "no rule uses it")
 
-    def _of_digests(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
-        for name in _strings(rule.get("notify")):
-            notifier = notifiers.get(name)
+    def _of_digests(self, rule: Mapping[str, object], at: int, notifiers: Sequence[Notifier]) -> None:
+        for notifier in notifiers:
             for key in ("group", "throttle"):
-                if key in rule and notifier and notifier.body:
-                    text = f'digests do not have the body of notifier "{name}": they come in the default form'
+                if key in rule and notifier.body:
+                    text = f'digests do not have the body of notifier "{notifier.name}": they come in the default form'
                     self._note(("rule", at, key), text)
 
-    def _of_slack_keys(self, rule: Mapping[str, object], at: int, notifiers: Mapping[str, Notifier]) -> None:
-        known = [notifiers[name] for name in _strings(rule.get("notify")) if name in notifiers]
+    def _of_slack_keys(self, rule: Mapping[str, object], at: int, notifiers: Sequence[Notifier]) -> None:
         for key, effect in _OF_SLACK.items():
-            if rule.get(key) and known and not any(notifier.is_for_people for notifier in known):
+            if rule.get(key) and notifiers and not any(notifier.is_for_people for notifier in notifiers):
                 self._note(("rule", at, key), f"{effect}: it is for Slack, and notify names no Slack notifier")
 
 
@@ -247,11 +249,6 @@ def _nearly_alias(queue: str, aliases: Mapping[str, str]) -> str:
 
 def _human(span: timedelta) -> str:
     return human(span.total_seconds())
-
-
-def _strings(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [text for text in values if isinstance(text, str)]
 
 
 # --- rules that never fire, because an earlier one matches all that they do, and stops ---

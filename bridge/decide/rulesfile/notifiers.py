@@ -5,17 +5,19 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
 
+from bridge.decide.rules.picks import Pick, member
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
-from bridge.decide.rulesfile.tables import Env, NotifierTable, Tables, Words
+from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTable, Tables, Words, keys_of
 from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, shown, suggest
 from bridge.environment import fault, lookup
@@ -103,8 +105,7 @@ class SlackTable(NotifierTable):
         raise ValueError("is for webhooks; what Slack is sent comes from a template")
 
 
-def _slack(name: str, shape: SlackTable, values: Values) -> Notifier | None:
-    path = ("notifier", name)
+def _slack(name: str, path: Path, shape: SlackTable, values: Values) -> Notifier | None:
     if bool(shape.url) == bool(shape.channel):
         values.note(path, "set channel and token (a bot), or url (an incoming webhook): one of the two")
         return None
@@ -135,7 +136,7 @@ def _slack(name: str, shape: SlackTable, values: Values) -> Notifier | None:
     )
 
 
-def _channel_template(shape: SlackTable, path: tuple[str, ...], values: Values) -> Writer | None:
+def _channel_template(shape: SlackTable, path: Path, values: Values) -> Writer | None:
     """Return what names the channel, where that is a template."""
     channel = shape.channel or ""
     if "{{" not in channel and "{%" not in channel:
@@ -184,8 +185,7 @@ class WebhookTable(NotifierTable):
     body: dict[str, Any] | None = None
 
 
-def _webhook(name: str, shape: WebhookTable, values: Values) -> Notifier:
-    path = ("notifier", name)
+def _webhook(name: str, path: Path, shape: WebhookTable, values: Values) -> Notifier:
     secrets = _secrets(shape.secret, (*path, "secret"), values)
     if shape.secret is None:
         text = 'without `secret` its messages are not signed; set secret = { env = "NAME" }'
@@ -208,7 +208,7 @@ def _webhook(name: str, shape: WebhookTable, values: Values) -> Notifier:
     )
 
 
-def _headers(headers: Mapping[str, str | Env], path: tuple[str, ...], values: Values) -> list[tuple[str, str]]:
+def _headers(headers: Mapping[str, str | Env], path: Path, values: Values) -> list[tuple[str, str]]:
     found = []
     for name, value in headers.items():
         text = value if isinstance(value, str) else values.value(value, (*path, name)) or ""
@@ -256,7 +256,7 @@ class NotifierType(NamedTuple):
     """Which keys a type has, and what makes a notifier of them, or notes why that cannot be."""
 
     table: type[NotifierTable]
-    read: Callable[[str, Any, Values], Notifier | None]
+    read: Callable[[str, Path, Any, Values], Notifier | None]
 
 
 TYPES: Mapping[str, NotifierType] = {
@@ -267,28 +267,53 @@ _THERE_ARE = " or ".join(f'"{name}"' for name in TYPES)
 
 
 def read_notifiers(tables: Tables, environ: Mapping[str, str], templates: TemplateReader) -> dict[str, Notifier]:
-    """Return each [notifier.NAME] by its name."""
+    """Return each notifier by its name: of each [notifier.NAME], and of each entry of the picks."""
     values, notifiers = Values(environ, tables, templates), {}
-    for name, table in tables.named("notifier"):
-        path, kind = ("notifier", name), table.get("type")
+    for name, path, table in _each(tables):
+        kind = table.get("type")
         if kind is None:
             tables.note(path, f'"type" is missing; it is {_THERE_ARE}')
         elif not isinstance(kind, str) or kind not in TYPES:
             near = suggest(kind, TYPES) if isinstance(kind, str) else ""
             tables.note((*path, "type"), f"{shown(kind)} is not a notifier type{near}; it is {_THERE_ARE}")
         elif shape := tables.shape(TYPES[kind].table, table, path):
-            notifier = TYPES[kind].read(name, shape, values)
+            notifier = TYPES[kind].read(name, path, shape, values)
             if notifier:
                 notifiers[name] = notifier
+    _check_unique(tables)
     _check_fallbacks(tables)
     return notifiers
 
 
+def _each(tables: Tables) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """Yield each notifier with its name and its path."""
+    for name, table in tables.named("notifier"):
+        if not tables.is_pick(name):
+            yield name, ("notifier", name), table
+            continue
+        to = table.get("to")
+        for text, inner in to.items() if isinstance(to, dict) else ():
+            if isinstance(inner, dict) and OF_PICKS.isdisjoint(inner):
+                yield member(name, text), ("notifier", name, "to", text), inner
+
+
+def _check_unique(tables: Tables) -> None:
+    """Note each notifier of a pick that has the name of another one, which may have a dot in it too."""
+    lines = {name: tables.line(("notifier", name)) for name, _ in tables.named("notifier")}
+    for name, path, _ in _each(tables):
+        if len(path) > 2 and name in lines:
+            tables.note(path, f'there is a notifier "{name}" already, on line {lines[name]}')
+        lines.setdefault(name, tables.line(path))
+
+
 def _check_fallbacks(tables: Tables) -> None:
-    fallbacks = {name: table.get("fallback") for name, table in tables.named("notifier")}
-    for name, fallback in fallbacks.items():
-        path = ("notifier", name, "fallback")
-        if isinstance(fallback, str) and fallback and fallback not in fallbacks:
+    found = {name: (path, table.get("fallback")) for name, path, table in _each(tables)}
+    fallbacks = {name: fallback for name, (_, fallback) in found.items()}
+    for name, (path, fallback) in found.items():
+        path = (*path, "fallback")
+        if isinstance(fallback, str) and tables.is_pick(fallback):
+            tables.note(path, _no_pick(fallback))
+        elif isinstance(fallback, str) and fallback and fallback not in fallbacks:
             tables.note(path, tables.undefined("notifier", fallback))
         chain, at = {name: None}, fallback
         while isinstance(at, str) and at in fallbacks and at not in chain:
@@ -296,3 +321,79 @@ def _check_fallbacks(tables: Tables) -> None:
             at = fallbacks[at]
         if at == name:
             tables.note(path, f"is circular: {' -> '.join([*chain, name])}")
+
+
+# --- picks ----------------------------------------------------------------------------------------------------------
+
+_LONGEST_NAME = 100  # characters of "customer.acme"
+
+
+def read_picks(tables: Tables, templates: TemplateReader, zone: ZoneInfo) -> dict[str, Pick]:
+    """Return each [notifier.NAME] with `pick` by its name. Times in its template are by the clock of `zone`."""
+    picks = {}
+    for name, table in tables.named("notifier"):
+        if tables.is_pick(name) and (shape := _pick_shape(tables, table, ("notifier", name))):
+            template = templates.template(shape.pick, ("notifier", name, "pick"))
+            if template and template.constant is not None:
+                example = '"{{ job.user_data.customer }}"'
+                text = f"is {shown(shape.pick)} for every job; write a template, such as {example}"
+                tables.note(("notifier", name, "pick"), text)
+            if template:
+                to = {text: member(name, text) for text in shape.to}
+                picks[name] = Pick(
+                    name=name, source=shape.pick, template=template, to=to, otherwise=shape.otherwise, zone=zone
+                )
+    return picks
+
+
+def _pick_shape(tables: Tables, table: Mapping[str, Any], path: tuple[str, str]) -> PickTable | None:
+    for key in table:
+        if key in _OF_TYPES:
+            tables.note(path, f'"{key}" belongs to the notifiers of a pick: write it below {_entry(path[1])}', key=key)
+    if "pick" not in table:
+        text = 'needs pick beside it, a template such as pick = "{{ job.user_data.customer }}"'
+        tables.note((*path, "to"), text)
+    if table.get("to", {}) == {}:
+        tables.note((*path, "pick"), f"needs the notifiers that a job may pick: write {_entry(path[1])} for each")
+    if not all(key in table for key in OF_PICKS):
+        return None
+    shape = tables.shape(PickTable, {key: value for key, value in table.items() if key not in _OF_TYPES}, path)
+    if shape:
+        _check_otherwise(tables, shape.otherwise, path)
+        for text, inner in shape.to.items():
+            _check_entry(tables, text, inner, path)
+    return shape
+
+
+def _check_otherwise(tables: Tables, otherwise: str | None, path: tuple[str, str]) -> None:
+    if otherwise and tables.is_pick(otherwise):
+        tables.note((*path, "otherwise"), _no_pick(otherwise))
+    elif otherwise and otherwise not in tables.names("notifier"):
+        tables.note((*path, "otherwise"), tables.undefined("notifier", otherwise))
+
+
+def _check_entry(tables: Tables, text: str, table: object, path: tuple[str, str]) -> None:
+    name, path_to = member(path[1], text), (*path, "to", text)
+    if not isinstance(table, dict):
+        tables.note(path_to, f"is not a table; write [notifier.{path[1]}.to.{text}], and the keys below it")
+    elif not OF_PICKS.isdisjoint(table):
+        tables.note(path_to, "is a pick inside of a pick; write one notifier here")
+    if not text or text != text.strip():
+        tables.note(path_to, f"{shown(text)} is never picked: what a template gives has no space around it")
+    if len(name) > _LONGEST_NAME:
+        tables.note(path_to, f"is too long a name; the limit is {_LONGEST_NAME} characters")
+    try:
+        printable(text)
+    except ValueError as error:
+        tables.note(path_to, str(error))
+
+
+_OF_TYPES = frozenset(key for kind in TYPES.values() for key in keys_of(kind.table))
+
+
+def _entry(name: str) -> str:
+    return f"[notifier.{name}.to.TEXT]"
+
+
+def _no_pick(name: str) -> str:
+    return f'"{name}" is a pick, and there may be no job to pick by: name one notifier, as in "{member(name, "TEXT")}"'

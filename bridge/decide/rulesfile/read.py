@@ -13,7 +13,7 @@ from bridge.decide.rules.rulebook import Fault, Rulebook, Ruleset
 from bridge.decide.rulesfile.credentials import CredentialsReader
 from bridge.decide.rulesfile.errors import Path, RulesRefused, TooLarge, check_depth, check_size
 from bridge.decide.rulesfile.lint import Linter
-from bridge.decide.rulesfile.notifiers import read_notifiers
+from bridge.decide.rulesfile.notifiers import read_notifiers, read_picks
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
@@ -67,11 +67,12 @@ class _Reader:
         template_reader = TemplateReader(tables)
         templates = template_reader.templates()
         notifiers = read_notifiers(tables, self._environ, template_reader)
+        picks = read_picks(tables, template_reader, self._defaults.timezone)
         watches = self._read_watches()
         reader = RuleReader(tables, self._aliases)
         placed_rules, placed_mutes, tests = reader.rules(), reader.mutes(), reader.tests()
         self._linter.of_rules(placed_rules, placed_mutes, watches, self._aliases)
-        self._linter.of_use(notifiers)
+        self._linter.of_use(notifiers, picks)
         faults = tables.faults
         if any(not fault.warning for fault in faults):
             raise RulesRefused(faults)
@@ -82,7 +83,7 @@ class _Reader:
             zone=self._defaults.timezone,
             rules=rules,
             mutes=tuple(mute for _, mute in placed_mutes),
-            matcher=Matcher(rules, queue_names),
+            matcher=Matcher(rules, queue_names, picks),
             queue_names=queue_names,
         )
         return Rulebook(

@@ -34,7 +34,7 @@ from bridge.decide.rulesfile.tables import (
 )
 from bridge.decide.templates.functions import FIELDS, LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
-from bridge.decide.text.values import instead, shown
+from bridge.decide.text.values import instead, shown, strings
 from bridge.model import GONE, Grouping, Writer
 
 _Path = tuple[str | int, ...]
@@ -97,6 +97,9 @@ class RuleReader:
         return rules
 
     def _check_blind(self, table: Mapping[str, Any], path: _Path) -> None:
+        for name in filter(self._tables.is_pick, strings(table.get("notify"))):
+            text = f'"{name}" is picked by a job, and a rule with blind is about watches: name a notifier'
+            self._tables.note((*path, "notify"), text)
         for key in table:
             if key not in _OF_BLIND and key in keys_of(RuleTable):
                 text = "is about jobs, and a rule with blind is about watches that cannot see: leave it out"
@@ -144,11 +147,12 @@ class RuleReader:
     def _check_names(self, table: Mapping[str, Any], path: _Path) -> None:
         """Check whom a rule names even when its shape is wrong elsewhere."""
         escalate = table.get("escalate")
-        whom = {"escalate": escalate.get("notify", [])} if isinstance(escalate, dict) else {}
-        for key, kind in (("notify", "notifier"), ("template", "template"), ("escalate", "notifier")):
-            names = whom.get(key, []) if key == "escalate" else table.get(key, [])
-            for name in [names] if isinstance(names, str) else names if isinstance(names, list) else ():
-                if isinstance(name, str) and name and name not in self._tables.names(kind):
+        whom = escalate.get("notify") if isinstance(escalate, dict) else None
+        named = {"notify": table.get("notify"), "template": table.get("template"), "escalate": whom}
+        for key, names in named.items():
+            kind = "template" if key == "template" else "notifier"
+            for name in strings(names):
+                if name and name not in self._tables.names(kind):
                     self._tables.note((*path, key), self._tables.undefined(kind, name))
 
     def _conditions(self, match: object, path: _Path) -> tuple[Condition, ...]:

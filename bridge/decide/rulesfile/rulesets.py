@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.rules import RuleReader
+from bridge.decide.rulesfile.notifiers import read_picks
+from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.tables import Tables
 
 # --- the rules as they were: what decided about a transition, kept as text and read again ---------------------------
@@ -21,12 +22,13 @@ from bridge.decide.rulesfile.tables import Tables
 def ruleset_to_text(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
     """Return a ruleset as text that `ruleset_from_text` reads; of notifiers and templates it keeps the names only.
 
-    Their addresses and texts decide nothing, and may be secret.
+    Their addresses and texts decide nothing, and may be secret. How picks choose is kept.
     """
     kept = {
         "tables": {
             **{kind: tables.get(kind, []) for kind in ("rule", "mute")},
-            **{kind: {name: {} for name in tables.get(kind, ())} for kind in ("notifier", "template")},
+            "notifier": {name: {} for name in tables.get("notifier", ())} | _picks(ruleset),
+            "template": {name: {} for name in tables.get("template", ())},
         },
         "lines": {"rule": _lines(ruleset.rules), "mute": _lines(ruleset.mutes)},
         "watches": [table["name"] for table in tables.get("watch", ())],
@@ -35,6 +37,15 @@ def ruleset_to_text(tables: Mapping[str, Any], ruleset: Ruleset) -> str:
         "timezone": ruleset.zone.key,
     }
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _picks(ruleset: Ruleset) -> dict[str, Any]:
+    """Return the tables of picks without what their notifiers are."""
+    return {
+        name: {"pick": pick.source, "to": {text: {} for text in pick.to}}
+        | ({"otherwise": pick.otherwise} if pick.otherwise else {})
+        for name, pick in ruleset.picks.items()
+    }
 
 
 def _lines(rules: Sequence[Rule | Mute]) -> list[int]:
@@ -46,14 +57,15 @@ def ruleset_from_text(sha: str, text: str) -> Ruleset:
     """Return the ruleset that was kept under this name."""
     kept = json.loads(text)
     lines, queue_names = kept["lines"], kept["queue_names"]
-    reader = RuleReader(Tables("", kept["tables"]), kept["aliases"])
+    tables, zone = Tables("", kept["tables"]), ZoneInfo(kept["timezone"])
+    reader = RuleReader(tables, kept["aliases"])
     rules = tuple(replace(rule, line=line) for (_, rule), line in zip(reader.rules(), lines["rule"], strict=True))
     return Ruleset(
         sha=sha,
-        zone=ZoneInfo(kept["timezone"]),
+        zone=zone,
         rules=rules,
         mutes=tuple(replace(mute, line=line) for (_, mute), line in zip(reader.mutes(), lines["mute"], strict=True)),
-        matcher=Matcher(rules, queue_names),
+        matcher=Matcher(rules, queue_names, read_picks(tables, TemplateReader(tables), zone)),
         queue_names=queue_names,
     )
 

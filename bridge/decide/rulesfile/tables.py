@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import time, timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from bridge.decide.rules.incidents import Comparison
+from bridge.decide.rules.picks import member
 from bridge.decide.rules.rulebook import Fault
 from bridge.decide.rulesfile.errors import Lines, Path, RulesRefused
 from bridge.decide.text.times import Window, duration, human, rate, time_of_day, window
@@ -217,6 +218,17 @@ class NotifierTable(_Table):
     type: str  # which of the types it is
 
 
+class PickTable(_Table):
+    """A [notifier.NAME] that stands for several notifiers."""
+
+    pick: Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+    to: dict[str, Any]
+    otherwise: Name | None = None
+
+
+OF_PICKS = frozenset({"pick", "to"})
+
+
 class GroupTable(_Table):
     by: Words = []
     wait: Duration | None = None
@@ -295,6 +307,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "defaults": keys_of(Defaults),
     "watch": keys_of(WatchTable),
     "rule": keys_of(RuleTable),
+    "pick": keys_of(PickTable),
     "group": keys_of(GroupTable),
     "escalate": keys_of(EscalateTable),
     "mute": keys_of(MuteTable),
@@ -306,6 +319,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 # --- a file's tables ------------------------------------------------------------------------------------------------
 
 _MOST_TABLES = {"rule": 10_000, "watch": 1_000, "notifier": 1_000, "template": 200, "mute": 1_000, "test": 1_000}
+_MOST_PICKED = 1_000  # notifiers of all picks
 _MOST_SHOWN = 100  # faults
 _MOST_NOTED = 10_000
 _LONGEST_FAULT = 500  # characters of a fault
@@ -324,7 +338,17 @@ class Tables:
             if isinstance(found, dict | list) and len(found) > most:
                 self.note((kind,), f"there are {len(found):,} of these; the limit is {most:,}")
                 raise RulesRefused(self.faults)
+        self._check_picked()
         self._note_unknown(tables, KEYS[""], ())
+
+    def _check_picked(self) -> None:
+        found = 0
+        for name, to in self._picked():
+            found += len(to)
+            if found > _MOST_PICKED:
+                text = f"with these there are {found:,} notifiers that a job may pick; the limit is {_MOST_PICKED:,}"
+                self.note(("notifier", name, "to"), text)
+                raise RulesRefused(self.faults)
 
     # --- faults ---------------------------------------------------------------------------------------------
 
@@ -371,6 +395,8 @@ class Tables:
                 table = self._tables[kind][at]
                 name = table.get("name") if isinstance(table, dict) else None
                 owner = f"{kind} {shown(name)}" if isinstance(name, str) and name else f"{kind} number {at + 1}"
+            case ["notifier", str(name), "to", str(text), *keys]:
+                owner = f"notifier {shown(member(name, text))}"
             case ["notifier" | "template" as kind, str(name), *keys]:
                 owner = f"{kind} {shown(name)}"
             case [str(kind), *keys]:
@@ -433,10 +459,36 @@ class Tables:
             elif isinstance(name, str):
                 lines[name] = self.line((kind, at))
 
-    def names(self, kind: str) -> tuple[str, ...]:
-        """Return the names of the tables [kind.NAME], whether they are right or not."""
+    def names(self, kind: str) -> Collection[str]:
+        """Return the names of the tables [kind.NAME], whether they are right or not; also of the notifiers of picks."""
+        if kind == "notifier":
+            return self._notifier_names
         tables = self._tables.get(kind)
-        return tuple(tables) if isinstance(tables, dict) else ()
+        return tables if isinstance(tables, dict) else ()
+
+    @cached_property
+    def _notifier_names(self) -> Mapping[str, None]:
+        tables = self._tables.get("notifier")
+        found = dict.fromkeys(tables if isinstance(tables, dict) else ())
+        return found | dict.fromkeys(self.entries)
+
+    @cached_property
+    def entries(self) -> Collection[str]:
+        """The names of the notifiers that jobs may pick."""
+        return {member(name, text): None for name, to in self._picked() for text in to}.keys()
+
+    def _picked(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield each pick with its table `to`."""
+        tables = self._tables.get("notifier")
+        for name, table in tables.items() if isinstance(tables, dict) else ():
+            if isinstance(table, dict) and isinstance(table.get("to"), dict):
+                yield name, table["to"]
+
+    def is_pick(self, name: str) -> bool:
+        """Tell whether a name is that of a [notifier.NAME] with `pick`."""
+        tables = self._tables.get("notifier")
+        table = tables.get(name) if isinstance(tables, dict) else None
+        return isinstance(table, dict) and not OF_PICKS.isdisjoint(table)
 
     def undefined(self, kind: str, name: str) -> str:
         return f'there is no {kind} "{name}"{instead(name, self.names(kind))}'

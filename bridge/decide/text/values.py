@@ -51,6 +51,12 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
+def strings(value: object) -> list[str]:
+    """Return a text, or the texts of a list; what is neither is wrong, and left out."""
+    values = value if isinstance(value, list) else [value]
+    return [text for text in values if isinstance(text, str)]
+
+
 def listing(words: Iterable[str]) -> str:
     return ", ".join(words) or "none"
 

@@ -68,6 +68,8 @@ class _Watched:
     since: datetime
     generation: int = 1
     jobs: dict[_Place, IncidentJob] = field(default_factory=dict)
+    transitions: dict[_Place, Transition] = field(default_factory=dict)  # theirs, where rules.toml has picks
+    told: tuple[str, ...] = ()
     opened_at: datetime | None = None
     notified_at: datetime | None = None
     escalated: bool = False
@@ -78,6 +80,10 @@ class _Watched:
     @property
     def in_order(self) -> list[IncidentJob]:
         return sorted(self.jobs.values(), key=lambda job: (job.happened_at, job.n))
+
+    def keep(self, jobs: dict[_Place, IncidentJob]) -> None:
+        self.jobs = jobs
+        self.transitions = {place: step for place, step in self.transitions.items() if place in jobs}
 
     @property
     def is_news(self) -> bool:
@@ -114,7 +120,7 @@ class Incidents:
         if self._backlogs:
             self._note_state(transition, place)
         for one in joined(transition, self._matcher):
-            self._join(one, place, transition.seen_at)
+            self._join(one, place, transition)
 
     def look(self, now: datetime) -> Iterator[Step]:
         """Yield what becomes of incidents until now, in the order in which looks would find it."""
@@ -183,7 +189,7 @@ class Incidents:
 
     # --- joining ----------------------------------------------------------------------------------------------
 
-    def _join(self, one: Joined, place: _Place, now: datetime) -> None:
+    def _join(self, one: Joined, place: _Place, transition: Transition) -> None:
         self._fed += 1
         job, key = replace(one.job, n=self._fed), one.key
         is_fan_in, last = isinstance(one.rule.incident, FanIn), self._closed.get(key)
@@ -191,15 +197,20 @@ class Incidents:
         if last and (place in last[0].jobs or (not is_fan_in and job.happened_at <= last[1])):
             last[0].jobs[place] = job
             return
-        watched = self._watched.get(key) or self._watch(one.rule, key, one.by, now)
+        watched = self._watched.get(key) or self._watch(one.rule, key, one.by, transition.seen_at)
         if is_fan_in:
             self._leave(place, [other for other in self._memberships[place] if other.rule == key.rule and other != key])
             self._memberships[place].add(key)
         if is_fan_in or place not in watched.jobs:
-            watched.jobs[place] = job
+            self._note_job(watched, place, job, transition)
         if one.expected:
             watched.expected = max(one.expected, watched.expected or 0)
         self._changed.add(key)
+
+    def _note_job(self, watched: _Watched, place: _Place, job: IncidentJob, transition: Transition) -> None:
+        watched.jobs[place] = job
+        if self._matcher.picks:
+            watched.transitions[place] = transition
 
     def _note_state(self, transition: Transition, place: _Place) -> None:
         """Let a job leave the backlogs of the state before, and note when it will be too long in this one."""
@@ -229,7 +240,8 @@ class Incidents:
             return
         key, place = key_of(rule.name, by), (began.job.bucket, began.job.id)
         watched = self._watched.get(key) or self._watch(rule, key, by, now)
-        watched.jobs.setdefault(place, incident_job(began))
+        if place not in watched.jobs:
+            self._note_job(watched, place, incident_job(began), began)
         self._memberships[place].add(key)
         self._changed.add(key)
 
@@ -264,12 +276,12 @@ class Incidents:
             return
         watched.last_at, watched.judged = course.last_at, self._fed
         if opens and course.opened_at:
-            yield self._open(watched, course.opened_at, now)
+            yield self._open(watched, course.opened_at, now, course.by)
         if course.closed_at:
             yield from self._close(watched, course.closed_at, now)
         elif watched.opened_at is None and isinstance(watched.rule.incident, Threshold):
             kept = {job.n for job in still_counting(watched.rule.incident, watched.in_order, now)}
-            watched.jobs = {place: job for place, job in watched.jobs.items() if job.n in kept}
+            watched.keep({place: job for place, job in watched.jobs.items() if job.n in kept})
             if not kept:
                 del self._watched[watched.key]
 
@@ -300,37 +312,47 @@ class Incidents:
 
     # --- what an incident does --------------------------------------------------------------------------------
 
-    def _open(self, watched: _Watched, opened_at: datetime, now: datetime) -> Step:
+    def _open(self, watched: _Watched, opened_at: datetime, now: datetime, by: IncidentJob | None = None) -> Step:
         watched.opened_at, watched.notified_at = opened_at, now
-        return self._step("opened", watched, opened_at, now, watched.rule.notify)
+        return self._step("opened", watched, opened_at, now, self._whom(watched, watched.rule.notify, by))
+
+    def _whom(self, watched: _Watched, names: Sequence[str], by: IncidentJob | None = None) -> Sequence[str]:
+        """Return whom an incident is sent to: the job that opened it, or its last one, picks."""
+        about = by or next(iter(watched.in_order[-1:]), None)
+        step = watched.transitions.get((about.bucket, about.job_id)) if about else None
+        facts = self._matcher.facts(step) if step else None
+        found, unpicked = self._matcher.picked(names, watched.rule.name, facts)
+        reached = [name for name in found if name not in unpicked or not unpicked[name].is_dead]
+        watched.told = tuple(dict.fromkeys((*watched.told, *reached)))
+        return found
 
     def _escalate(self, watched: _Watched, now: datetime) -> Iterator[Step]:
         escalate, is_fan_in = watched.rule.escalate, isinstance(watched.rule.incident, FanIn)
         began = watched.notified_at or (watched.since if is_fan_in and watched.is_news else None)
         if escalate and began and not watched.escalated and began + escalate.after <= now:
             watched.escalated, watched.opened_at = True, watched.opened_at or now
-            yield self._step("escalated", watched, now, now, escalate.notify)
+            yield self._step("escalated", watched, now, now, self._whom(watched, escalate.notify))
 
     def _close(self, watched: _Watched, closed_at: datetime, now: datetime) -> Iterator[Step]:
         rule = watched.rule
         if rule.recover and watched.notified_at and watched.notified_at < now:
-            told = (*rule.notify, *(rule.escalate.notify if rule.escalate and watched.escalated else ()))
-            yield self._step("closed", watched, closed_at, now, tuple(dict.fromkeys(told)))
+            yield self._step("closed", watched, closed_at, now, watched.told)
         self._closed[watched.key] = (watched, closed_at)
         stay = isinstance(rule.incident, Backlog)
         jobs = {place: job for place, job in watched.jobs.items() if stay or job.happened_at > closed_at}
         del self._watched[watched.key]
         if jobs or isinstance(rule.incident, Absence):
             following = self._watch(rule, watched.key, watched.by, closed_at)
-            following.jobs = jobs
+            following.transitions = watched.transitions
+            following.keep(jobs)
             yield from self._judge(following, now)
 
     def _complete(self, watched: _Watched, ended: Literal["completed", "failed"], now: datetime) -> Iterator[Step]:
         rule = watched.rule
         if watched.is_news:
-            told = (*rule.notify, *(rule.escalate.notify if rule.escalate and watched.escalated else ()))
-            ended_at = self._gathered(watched).last_at
-            yield self._step(ended, watched, ended_at, now, tuple(dict.fromkeys(told)))
+            ended_at, told = self._gathered(watched).last_at, watched.told
+            whom = dict.fromkeys((*self._whom(watched, rule.notify), *told))
+            yield self._step(ended, watched, ended_at, now, tuple(whom))
         self._closed[watched.key] = (watched, now)
         del self._watched[watched.key]
 

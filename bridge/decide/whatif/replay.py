@@ -152,7 +152,9 @@ class Replay:
             self._feed_time_in_state(past)
 
     def _gates(self, now: datetime) -> Gates:
-        return Gates(mutes=self._rules.mutes, silences=self._silences, zone=self._rules.zone, now=now)
+        rules = self._rules
+        pick_of = rules.matcher.pick_of
+        return Gates(mutes=rules.mutes, silences=self._silences, zone=rules.zone, now=now, pick_of=pick_of)
 
     def _compare(self, past: PastTransition, kind: Kind, after: Mapping[Line, Status]) -> None:
         repeats = {rule: alarm.count for rule, alarm in past.alarms.items()} if kind == "level" else {}
@@ -263,6 +265,7 @@ class Preview:
     scope: Scope
     queue_names: Mapping[str, str]
     since: datetime
+    pick_of: Mapping[str, str] = field(default_factory=dict)
     looked_at: int = 0
     cut: bool = False  # there were more than were looked at
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -272,7 +275,8 @@ class Preview:
         """Look at messages, the newest first."""
         for message in messages:
             self.looked_at += 1
-            if self.scope.holds(Facts(message.transition, self.queue_names), message.rule, message.notifier):
+            facts, pick = Facts(message.transition, self.queue_names), self.pick_of.get(message.notifier)
+            if self.scope.holds(facts, message.rule, message.notifier, pick):
                 self.counts[message.rule, message.notifier] += 1
                 if len(self.newest) < SHOWN:
                     self.newest.append(message)

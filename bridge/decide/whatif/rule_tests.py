@@ -11,6 +11,7 @@ from typing import Any
 
 from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state, firing_levels
 from bridge.decide.rules.matching import Rule, Verdict
+from bridge.decide.rules.picks import led_to
 from bridge.decide.rules.rulebook import Rulebook, RuleTest
 from bridge.decide.text.times import duration
 from bridge.decide.text.values import STATE_WORDS, FieldReader, instead, listing, shown, suggest
@@ -304,13 +305,17 @@ def _why_not(pair: Pair, verdicts: Mapping[str, Verdict], book: Rulebook) -> str
     if verdict is None:
         rule = next(rule for rule in book.rules if rule.name == name)
         whom = (*rule.notify, *(rule.escalate.notify if rule.escalate else ()))
-        known = notifier in whom
+        known = notifier in (*whom, *led_to(whom, book.picks))
         return f"{'it has no such incident' if known else f'it notifies {listing(whom)}'} (rule on line {rule.line})"
     rule, earlier = verdict.rule, verdict.notified_earlier.get(notifier)
-    if notifier not in rule.notify:
-        why = f"it notifies {listing(rule.notify)}"
-    elif earlier:
+    if earlier:
         why = f'rule "{earlier.name}" (line {earlier.line}) notifies {notifier} already'
+    elif verdict.fired:
+        unpicked = [choice.why for choice in verdict.unpicked.values() if choice.why]
+        notified = (*verdict.notified_earlier, *verdict.notifiers)
+        why = f"it notifies {listing(notified)}" + (f": {'; '.join(unpicked)}" if unpicked else "")
+    elif notifier not in (*rule.notify, *led_to(rule.notify, book.picks)):
+        why = f"it notifies {listing(rule.notify)}"
     else:
         why = verdict.why_not or ""
     return f"{why if len(why) <= _LONGEST_WHY else why[: _LONGEST_WHY - 1] + '…'} (rule on line {rule.line})"

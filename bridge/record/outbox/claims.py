@@ -39,6 +39,7 @@ from bridge.record.outbox.limits import LimitState
 from bridge.record.schema import (
     DUE_AT_ONCE,
     HELD,
+    PICK,
     SENDING,
     WAITING,
     attempts,
@@ -97,7 +98,7 @@ _busy = select(func.count()).where(_OF_NOTIFIER, state_is(SENDING)).scalar_subqu
 _first_due = select(func.min(_due_at)).where(_OF_NOTIFIER, state_is(WAITING)).scalar_subquery()
 _NOTIFIERS = (
     select(notifiers, _busy.label("busy"), _first_due.label("first_due"))
-    .where(notifiers.c.paused_at.is_(None), _first_due <= bindparam("now"))
+    .where(notifiers.c.paused_at.is_(None), notifiers.c.type != PICK, _first_due <= bindparam("now"))
     .where(or_(notifiers.c.not_before <= bindparam("now"), _first_due == literal_column(str(DUE_AT_ONCE))))
     .order_by(notifiers.c.name)
 )

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, u
 from bridge.model import Breaker, Content, Gate, Hold, Message, NewDelivery, Reason
 from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
-from bridge.record.codec import dump, from_row
+from bridge.record.codec import dump, from_row, storable
 from bridge.record.counters import Count
 from bridge.record.database import ms, upsert
 from bridge.record.outbox import digests, roots
@@ -30,6 +30,7 @@ from bridge.record.schema import (
     DUE_AT_ONCE,
     HELD,
     MERGED,
+    PICK,
     WAITING,
     deliveries,
     messages,
@@ -41,15 +42,15 @@ from bridge.record.schema import (
 def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: bool = False) -> Sequence[NewDelivery]:
     """Store messages and their deliveries; one that is there already stays as it is.
 
-    A delivery that a gate holds, or that exceeds the throttle of its rule, becomes a member of a digest. Return the
-    others. `at_once`: they go out now, whatever their notifiers wait for.
+    A delivery that a gate holds, or that exceeds the throttle of its rule, becomes a member of a digest; one for nobody
+    is a dead letter. Return the others. `at_once`: they go out now, whatever their notifiers wait for.
     """
     new = _without_known(tx, new)
     if not new:
         return ()
     distinct = {delivery.message.id: delivery.message for delivery in new}
     tx.execute(upsert(tx, messages).on_conflict_do_nothing(), [_message_row(message) for message in distinct.values()])
-    held = _held(tx, new, now)
+    held = _dead(new, now) | _held(tx, new, now)
     counters.add(tx, _counted(new, held), now=now)
     merged = {place: _merge_earlier(tx, new[place], now) for place in _urgent(new, held)}
     waits = {"state": WAITING, "digest": None, "held_by": None, "ended_at": None, "why": None, "shown_with": None}
@@ -72,7 +73,7 @@ def put(tx: Connection, new: Sequence[NewDelivery], *, now: datetime, at_once: b
 
 def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDelivery]:
     """Leave out what a gate would hold, or others be merged into, and is stored already: it has done so."""
-    gated = [delivery.id for delivery in new if delivery.hold or delivery.throttle or delivery.urgent]
+    gated = [delivery.id for delivery in new if delivery.hold or delivery.throttle or delivery.urgent or delivery.dead]
     known = states(tx, gated) if gated else ()
     return [delivery for delivery in new if delivery.id not in known]
 
@@ -154,6 +155,18 @@ def _shown_by_edits(
     }
 
 
+# --- for nobody -----------------------------------------------------------------------------------------------------
+
+
+def _dead(new: Sequence[NewDelivery], now: datetime) -> dict[int, dict[str, Any]]:
+    """Return by place in `new` how those are stored that are for nobody."""
+    return {
+        place: {"state": DEAD, "why": storable(delivery.dead), "ended_at": ms(now)}
+        for place, delivery in enumerate(new)
+        if delivery.dead
+    }
+
+
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 # A transaction that needs several digests takes them in this order, so two workers never wait for each other.
@@ -208,6 +221,9 @@ def _in_digest(n: int, gate: Gate, name: str, now: datetime, *, drop: bool = Fal
 
 def _counted(new: Sequence[NewDelivery], held: Mapping[int, Mapping[str, Any]]) -> Iterator[Count]:
     for place, facts in held.items():
+        if facts["state"] == DEAD:
+            yield Count("delivery", (new[place].notifier, "dead"))
+            continue
         yield Count("suppressed", (new[place].message.rule or "", facts["held_by"].partition(":")[0]))
         if facts["state"] == DROPPED:
             yield Count("delivery", (new[place].notifier, "dropped"))
@@ -255,6 +271,29 @@ def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
     again = update(deliveries).where(deliveries.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
     values = {**RESENT, "due_at": ms(now), "since": ms(now), "batch": None}
     return list(tx.execute(again.values(values).returning(deliveries.c.id)).scalars())
+
+
+def waiting_for_picks(tx: Connection, *, now: datetime, most: int) -> Sequence[tuple[int, str]]:
+    """Return (number, notifier) of what was resent for a pick, and is due: it is for one of its notifiers, or dead."""
+    picks = tx.execute(select(notifiers.c.name).where(notifiers.c.type == PICK)).scalars().all()
+    if not picks:
+        return ()
+    due = (deliveries.c.notifier.in_(picks), state_is(WAITING), deliveries.c.due_at <= ms(now))
+    found = select(deliveries.c.n, deliveries.c.notifier).where(*due).order_by(deliveries.c.due_at, deliveries.c.n)
+    return [(row.n, row.notifier) for row in tx.execute(found.limit(most))]
+
+
+def readdress(tx: Connection, number: int, new: NewDelivery, *, now: datetime) -> None:
+    """Let a delivery that waits be for the notifier of another one, of the same message; or for nobody."""
+    mine = update(deliveries).where(deliveries.c.n == number, state_is(WAITING))
+    values: dict[str, Any] = {
+        "notifier": new.notifier, "lane": new.ordering_key, "thread": new.thread, "note": new.note, "body": new.body,
+        "channel": new.channel,
+    }  # fmt: skip
+    if new.dead:
+        values |= {"state": DEAD, "why": storable(new.dead), "ended_at": ms(now)}
+    if tx.execute(mine.values(values)).rowcount and new.dead:
+        counters.add(tx, [Count("delivery", (new.notifier, "dead"))], now=now)
 
 
 # --- notifiers that are sent nothing for a while --------------------------------------------------------------------

@@ -15,7 +15,7 @@ from bridge.model import FAILED, Job, JobProblem, Rejected, RetryLater, Sent
 from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.outbox import entries
-from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, World, a_book, a_failed_job, job_number
+from tests.support.admin_world import ADMIN, BUCKET, NOON, READ, RULES, World, a_book, a_failed_job, job_number
 
 
 def get(client: FlaskClient, path: str) -> Any:
@@ -200,6 +200,23 @@ def test_what_left_the_rules_is_still_shown_as_such(world: World) -> None:
     client = world.client()
     assert [(w["name"], w["in_rules"]) for w in get(client, "watches")["items"]] == [("new", True), ("vod", False)]
     assert [(n["name"], n["in_rules"]) for n in get(client, "notifiers")["items"]] == [("cms", False), ("ops/1", False)]
+
+
+def test_a_pick_is_a_notifier_that_names_those_it_leads_to(world: World) -> None:
+    pick = '[notifier.customer]\npick = "{{ job.user_data.customer }}"\notherwise = "cms"\n'
+    acme = '[notifier.customer.to.acme]\ntype = "webhook"\nurl = "https://acme.example.com"\n'
+    world.book = a_book(f"{RULES}\n{pick}{acme}")
+    found = {one["name"]: one for one in get(world.client(), "notifiers")["items"]}
+    assert found["customer.acme"]["type"] == "webhook"
+    said = {name: found["customer"][name] for name in ("type", "in_rules", "pick", "to", "otherwise", "dead")}
+    assert said == {
+        "type": "pick",
+        "in_rules": True,
+        "pick": "{{ job.user_data.customer }}",
+        "to": ["customer.acme"],
+        "otherwise": "cms",
+        "dead": 0,
+    }
 
 
 def test_notifiers_show_where_they_lead_by_host_alone(world: World) -> None:

@@ -16,6 +16,7 @@ from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.outbox import entries
 from bridge.record.polling import hints, leases
+from bridge.wiring import parts
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
 
@@ -292,3 +293,39 @@ def test_a_watch_says_when_the_last_callback_came_if_one_did(world: World, admin
     with world.db.write() as tx:
         hints.received(tx, ["vod"], now=NOON)
     assert "Last callback 2026-11-21 12:00:00 UTC" in text_of(admin.get("/watches").text)
+
+
+PICK = """
+[notifier.customer]
+pick = "{{ job.user_data.customer }}"
+
+[notifier.customer.to."<b>"]
+type = "webhook"
+url = "https://b.example.com/hook"
+
+[[rule]]
+name = "customers"
+notify = "customer"
+"""
+
+
+def test_a_pick_shows_where_it_leads_and_its_dead_letters(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(RULES + PICK)
+    parts.sync(world.db, world.book, clock=lambda: world.now)
+    world.sees(job_number(1, user_data="customer=\u202efoo"))
+    page = admin.get("/notifiers").text
+    said = text_of(card(page, "customer"))
+    assert "waiting 0 sending 0 held 0 dead 1 Type pick Picked by {{ job.user_data.customer }}" in said
+    assert "Notifiers customer.<b> Otherwise a dead letter" in said
+    assert "Send a test" not in said
+    assert "Send a test" in text_of(card(page, "customer.&lt;b&gt;"))
+    (dead,) = world.deliveries(state="dead")
+    said = text_of(admin.get(f"/deliveries/{dead['id']}").text)
+    assert 'Gave up without an attempt: pick gave "\\u202efoo", which is not among to: <b>. Resend to retry.' in said
+    assert admin.get(f"/jobs/{dead['job']}").status_code == 200
+
+
+def test_nobody_sends_a_test_to_a_pick(world: World, admin: FlaskClient) -> None:
+    world.book = a_book(RULES + PICK)
+    answer = admin.post("/notifiers/customer/test", follow_redirects=True)
+    assert "is a pick; name one of the notifiers that it leads to" in text_of(answer.text)
