@@ -34,7 +34,8 @@ def evaluate(transition: Transition, matcher: Matcher, gates: Gates, alarms: Ite
     notified = [
         name for verdict in edges if not verdict.rule.group for name in verdict.notifiers if not verdict.drops(name)
     ]
-    return edges + [gates.held(verdict, facts) for verdict in recoveries(alarms, matcher, notified)]
+    ends = (matcher.with_picks(verdict, facts) for verdict in recoveries(alarms, matcher, notified))
+    return edges + [gates.held(verdict, facts) for verdict in ends]
 
 
 Waits = Callable[[Rule, Transition], bool]  # whether another rule's open incident keeps a level rule from firing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -12,13 +11,12 @@ from bridge.decide.rules.picks import Choice, Pick
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Incident, Message, NewDelivery, Transition
 from bridge.pipeline.route import log_dead, variables_for
-from bridge.record import incidents, rulesets
+from bridge.record import counters, incidents, rulesets
 from bridge.record.codec import dump
+from bridge.record.counters import Count
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.polling import snapshots, time_in_state
-
-logger = logging.getLogger(__name__)
 
 _MOST = 200  # in one transaction
 
@@ -30,13 +28,20 @@ def pick_again(db: Database, book: Rulebook, now: datetime) -> int:
             return 0
     with db.write() as tx:
         found = entries.waiting_for_picks(tx, now=now, most=_MOST)
-        for number, name in found:
-            new = _readdressed(tx, entries.message_of(tx, number), name, book)
-            entries.readdress(tx, number, new, now=now)
-            log_dead([new])
-            if not new.dead:
-                _notify_of_end(tx, new)
+        dead = [new for number, name in found if (new := _pick(tx, number, name, book, now)) and new.dead]
+        counters.add(tx, [Count("delivery", (new.notifier, "dead")) for new in dead], now=now)
+    log_dead(dead)
     return len(found)
+
+
+def _pick(tx: Connection, number: int, name: str, book: Rulebook, now: datetime) -> NewDelivery | None:
+    """Let a delivery be for the notifier that is picked now; None: another worker has done that."""
+    new = _readdressed(tx, entries.message_of(tx, number), name, book)
+    if not entries.readdress(tx, number, name, new, now=now):
+        return None
+    if not new.dead:
+        _notify_of_end(tx, new)
+    return new
 
 
 def _readdressed(tx: Connection, message: Message, name: str, book: Rulebook) -> NewDelivery:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from bridge.model import Rejected, Sent
 from bridge.pipeline.operations import Conflict
+from bridge.pipeline.picks import pick_again
 from bridge.record import rulesets
 from bridge.record.queries import gauges
 from bridge.record.schema import DEAD, deliveries
-from tests.conftest import on_both
+from tests.conftest import on_both, only_postgresql
 from tests.pipeline.test_backtest import backtest, counted
 from tests.support.explained import Explained
 from tests.support.nouns import by_hand, hours, minutes
@@ -288,6 +290,33 @@ def test_an_alarm_is_escalated_to_whom_the_job_picks(rig: Rig) -> None:
         ("ops", "ci.job.overdue"),
         ("ops", "ci.job.recovered"),
     ]
+
+
+def test_an_alarm_of_a_notifier_that_became_a_pick_ends_where_the_job_picks(rig: Rig) -> None:
+    plain = GIVEN + '[notifier.customer]\ntype = "webhook"\nurl = "https://all.example.com/hook"\n'
+    begun(rig, STUCK.replace('"ops"', '"customer"') + "recover = true\n", given=plain)
+    rig.has("j1", "Running", user_data=of("acme"))
+    rig.passes(minutes(40))
+    rig.use(given=CUSTOMERS)
+    rig.sees("j1", user_data=of("acme"))
+    assert [(one.notifier, one.event["type"]) for one in rig.received()] == [
+        ("customer", "ci.job.overdue"),
+        ("customer.acme", "ci.job.recovered"),
+    ]
+
+
+@only_postgresql
+def test_two_workers_pick_again_once(rig: Rig) -> None:
+    begun(rig)
+    for number in range(50):
+        rig.has(f"j{number}", "Failed", user_data=of("foo"))
+    rig.poll()
+    rig.use(given=CUSTOMERS + ACME.replace("acme", "foo"))
+    by_hand(rig.db, now=rig.clock()).redrive_chosen([row["id"] for row in rig.deliveries(state="dead")])
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: pick_again(rig.db, rig.book, rig.clock()), range(2)))
+    rig.lives(minutes(1))
+    assert sorted(one.event["subject"] for one in rig.received()) == sorted(f"j{number}" for number in range(50))
 
 
 def test_a_notifier_of_a_pick_has_a_fallback_of_its_own(rig: Rig) -> None:

@@ -457,3 +457,36 @@ def test_a_batch_that_is_scheduled_for_later_holds_nothing(slack: SlackRig) -> N
     slack.moves("j1", RUNNING)
     slack.lives(minutes(2))
     assert [row["state"] for row in slack.deliveries()] == ["waiting", "sent"]
+
+
+PICKED = """
+[notifier.customer]
+pick = "{{ job.user_data.customer }}"
+[notifier.customer.to.acme]
+type = "slack"
+channel = "C0ACME"
+token = { env = "TOKEN" }
+update = true
+thread = "job"
+[notifier.customer.to.beta]
+type = "slack"
+channel = "C0BETA"
+token = { env = "TOKEN" }
+"""
+
+
+@on_both
+def test_a_channel_that_a_job_picks_keeps_its_threads_and_what_their_roots_show(slack: SlackRig) -> None:
+    slack.begin(ALL.replace('"ops"', '"customer"\ntemplate = "state"'), more=PICKED)
+    for state in (SUBMITTED, RUNNING, SUCCESS):
+        slack.has("j1", state, user_data="customer=acme")
+        slack.has("j2", state, user_data="customer=beta")
+        slack.polls()
+        slack.lives(seconds(5))
+    assert slack.channels.shows() == ["j1 Success"]
+    assert [post for post in slack.channels.posts if post.startswith("j1")] == [
+        "j1 Submitted",
+        "j1 Running",
+        "j1 Success",
+    ]
+    assert {row["notifier"] for row in rows(slack.db, threads)} == {"customer.acme"}

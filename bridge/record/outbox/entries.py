@@ -283,17 +283,19 @@ def waiting_for_picks(tx: Connection, *, now: datetime, most: int) -> Sequence[t
     return [(row.n, row.notifier) for row in tx.execute(found.limit(most))]
 
 
-def readdress(tx: Connection, number: int, new: NewDelivery, *, now: datetime) -> None:
-    """Let a delivery that waits be for the notifier of another one, of the same message; or for nobody."""
-    mine = update(deliveries).where(deliveries.c.n == number, state_is(WAITING))
+def readdress(tx: Connection, number: int, pick: str, new: NewDelivery, *, now: datetime) -> bool:
+    """Let what waits for a pick be for the notifier of another delivery of its message, or for nobody.
+
+    False: another worker has done that.
+    """
+    mine = update(deliveries).where(deliveries.c.n == number, deliveries.c.notifier == pick, state_is(WAITING))
     values: dict[str, Any] = {
         "notifier": new.notifier, "lane": new.ordering_key, "thread": new.thread, "note": new.note, "body": new.body,
         "channel": new.channel,
     }  # fmt: skip
     if new.dead:
         values |= {"state": DEAD, "why": storable(new.dead), "ended_at": ms(now)}
-    if tx.execute(mine.values(values)).rowcount and new.dead:
-        counters.add(tx, [Count("delivery", (new.notifier, "dead"))], now=now)
+    return tx.execute(mine.values(values)).rowcount == 1
 
 
 # --- notifiers that are sent nothing for a while --------------------------------------------------------------------
