@@ -486,6 +486,8 @@ class Matcher:
         if self.incidents:
             facts = self.facts(transition)
             for rule in self._incident_index.candidates(transition):
+                if not (transition.inferred or transition.was in rule.was):
+                    continue
                 if not any(condition.why_not(facts) for condition in rule.conditions):
                     yield rule
 

@@ -8,9 +8,11 @@ from datetime import timedelta
 from itertools import product
 
 from bridge.decide.rules.gates import Mute
+from bridge.decide.rules.incidents import Absence, Backlog, FanIn, Threshold
 from bridge.decide.rules.matching import Condition, DurationCondition, LevelSpec, PresenceCondition, Rule, TextCondition
 from bridge.decide.rules.picks import Pick, led_to
 from bridge.decide.rulesfile.errors import Path
+from bridge.decide.rulesfile.incidents import ANY
 from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
 from bridge.decide.text.times import human
@@ -58,6 +60,7 @@ class Linter:
         mutes: Sequence[tuple[int, Mute]],
         watches: Sequence[Watch],
         aliases: Mapping[str, str],
+        keep: timedelta,
     ) -> None:
         names = {queue: name for name, queue in aliases.items()}
         for name, queue in aliases.items():
@@ -66,6 +69,8 @@ class Linter:
         polled = Polled(watches, aliases)
         for at, rule in rules:
             self._of_rule(rule, ("rule", at), polled)
+            self._note_all(_of_incidents(rule, keep), ("rule", at))
+        self._of_unless(rules, aliases)
         for at, mute in mutes:
             scope = mute.scope
             self._note_all(polled.findings(scope.was, scope.to, scope.conditions), ("mute", at))
@@ -77,6 +82,13 @@ class Linter:
                 text = f"fires for inferred states only: {stopped} matches all else that it does, and stops"
             self._note(("rule", of_jobs[place][0]), text)
 
+    def _of_unless(self, rules: Sequence[tuple[int, Rule]], aliases: Mapping[str, str]) -> None:
+        named = {rule.name: rule for _, rule in rules if rule.incident}
+        for at, rule in rules:
+            if (other := named.get(rule.unless or "")) and (field := _apart(rule, other, aliases)):
+                text = f'rule "{other.name}" never has an incident for the same {field}: its match.{field} names others'
+                self._note_all([(("unless",), text)], ("rule", at))
+
     def _note_all(self, findings: Iterable[Finding], path: tuple[str, int]) -> None:
         if not self._tables.has_enough(warning=True):
             for keys, text in findings:
@@ -85,13 +97,16 @@ class Linter:
     def _of_rule(self, rule: Rule, path: tuple[str, int], polled: Polled) -> None:
         if self._tables.has_enough(warning=True):
             return
-        self._note_all(_undocumented("in", rule.level.states) if rule.level else (), path)
-        self._note_all(polled.findings(rule.was, rule.to, rule.conditions), path)
+        key, named = _named_states(rule)
+        self._note_all(_undocumented(key, named), path)
+        self._note_all(polled.findings(rule.was, ANY, rule.conditions), path)
         forgotten = [state for state in (SUBMITTED, NEW) if state not in rule.was]
-        if forgotten and RUNNING in (rule.was.exact or ()) and rule.to.exact and rule.to.exact <= DONE:
+        if forgotten and RUNNING in (rule.was.exact or ()) and named.exact and named.exact <= DONE:
             text = f"misses jobs that finish between two polls: leave out from, or add {' and '.join(forgotten)}"
             self._note((*path, "from"), text)
         spans = {"for": rule.level.after, "repeat": rule.level.repeat} if rule.level else {"blind": rule.blind}
+        if isinstance(rule.incident, Absence | Backlog):
+            spans = {"for": rule.incident.after}
         for key, span in spans.items():
             if span and span < (every := polled.every(rule.conditions)):
                 text = f"{_human(span)} is less than the {_human(every)} between two polls, and only polls notice it"
@@ -120,7 +135,10 @@ class Linter:
         for at, rule in rules:
             known = [notifiers[name] for name in led_to(strings(rule.get("notify")), picks) if name in notifiers]
             self._of_digests(rule, at, known)
-            self._of_slack_keys(rule, at, known)
+            escalate = rule.get("escalate")
+            later = strings(escalate.get("notify")) if isinstance(escalate, dict) else []
+            also = [notifiers[name] for name in led_to(later, picks) if name in notifiers]
+            self._of_slack_keys(rule, at, [*known, *also])
         templates = {name for _, rule in rules for name in strings(rule.get("template"))}
         for name in self._tables.names("template"):
             if name not in templates:
@@ -140,6 +158,61 @@ class Linter:
 
 
 _OF_SLACK = {"mention": "mentions nobody", "urgent": "has no effect"}
+
+
+# --- rules over several jobs ----------------------------------------------------------------------------------------
+
+_SEVERAL = ("output", "watch")  # of one job
+
+
+def _named_states(rule: Rule) -> tuple[str, States]:
+    """Return the states that a rule names, and the key that does."""
+    match rule.incident:
+        case Threshold(wanted=wanted):
+            return "to", wanted
+        case Absence(wanted=wanted):
+            return "absent", wanted
+        case Backlog(states=found):
+            return "in", found
+    return ("in", rule.level.states) if rule.level else ("to", rule.to)
+
+
+def _of_incidents(rule: Rule, keep: timedelta) -> Iterator[Finding]:
+    spec = rule.incident
+    key, span = _looks_back(rule)
+    if span and span > keep:
+        yield (key,), f"{_human(span)} is longer than jobs are kept: make keep in [defaults] longer than {_human(keep)}"
+    if isinstance(spec, Threshold) and (spec.in_a_row or spec.last) and spec.wanted.words >= DONE:
+        yield ("to",), "names all ends, so no job ends otherwise: leave out those that are well"
+    if isinstance(spec, FanIn) and spec.expect and spec.expect.constant == "1":
+        yield ("expect",), "is 1, so every job is complete alone: the number of jobs that share a key is more"
+    if rule.escalate and set(rule.escalate.notify) <= set(rule.notify):
+        yield ("escalate", "notify"), "names nobody but those that notify names: they know already"
+
+
+def _looks_back(rule: Rule) -> tuple[str, timedelta | None]:
+    """Return for how long a rule needs jobs that have ended, and the key that says so."""
+    match rule.incident:
+        case Threshold(within=within):
+            return "within", within
+        case Absence(after=after):
+            return "for", after
+        case FanIn(settle=settle):
+            return "settle", settle
+    return "", None
+
+
+def _apart(rule: Rule, other: Rule, aliases: Mapping[str, str]) -> str | None:
+    """Return a field of the other rule's key of which no value is right for both rules, if there is one."""
+    mine, theirs = (
+        {f: _ids(found, f, aliases) for f, found in _narrowed(one.conditions).items()} for one in (rule, other)
+    )
+    fields = [field for field in other.by if field in mine.keys() & theirs.keys() and field not in _SEVERAL]
+    return next((field for field in fields if mine[field].isdisjoint(theirs[field])), None)
+
+
+def _ids(texts: Iterable[str], field: str, aliases: Mapping[str, str]) -> frozenset[str]:
+    return frozenset(aliases.get(text, text) if field == "queue" else text for text in texts)
 
 
 class Polled:

@@ -71,7 +71,7 @@ class _Reader:
         watches = self._read_watches()
         reader = RuleReader(tables, self._aliases)
         placed_rules, placed_mutes, tests = reader.rules(), reader.mutes(), reader.tests()
-        self._linter.of_rules(placed_rules, placed_mutes, watches, self._aliases)
+        self._linter.of_rules(placed_rules, placed_mutes, watches, self._aliases, self._defaults.keep)
         self._linter.of_use(notifiers, picks)
         faults = tables.faults
         if any(not fault.warning for fault in faults):

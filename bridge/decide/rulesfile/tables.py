@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from bridge.decide.rules.incidents import Comparison
+from bridge.decide.rules.joining import MOST_EXPECTED
 from bridge.decide.rules.picks import member
 from bridge.decide.rules.rulebook import Fault
 from bridge.decide.rulesfile.errors import Lines, Path, RulesRefused
@@ -122,6 +123,22 @@ def _share(value: str) -> tuple[Comparison, int]:
     return limit, last
 
 
+def _expect(value: object) -> str:
+    """Return a template of how many jobs a key has; a number is one too."""
+    example = '3 or "{{ job.user_data.parts }}"'
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{shown(value)} is no number of jobs; write for example {example}")  # noqa: TRY004  (pydantic's)
+    if isinstance(value, str) and "{" in value:
+        return value
+    try:
+        number = int(value)
+    except ValueError as error:
+        raise ValueError(f"{shown(value)} is no number of jobs; write for example {example}") from error
+    if not 1 <= number <= MOST_EXPECTED:
+        raise ValueError(f"{shown(value)} is out of range; there can be 1 to {MOST_EXPECTED:,} jobs")
+    return str(number)
+
+
 def _endpoint(value: str) -> str:
     found = encoded(value)
     if not re.fullmatch(r"https?://[^/]+/", found):
@@ -150,6 +167,7 @@ RateText = Annotated[Rate, _read(rate, '"10/s" or "100/5m"')]
 TimeOfDay = Annotated[time, _read(time_of_day, '"09:00"')]
 Count = Annotated[Comparison, _read(_count, '">= 5"')]
 Share = Annotated[tuple[Comparison, int], _read(_share, '"> 20% of 50"')]
+Expect = Annotated[str, BeforeValidator(_expect)]
 Between = Annotated[Window, _read(lambda text: window(text, None), '"22:00-08:00"')]
 Zone = Annotated[ZoneInfo, _read(_zone, '"Asia/Shanghai"')]
 Days = Annotated[frozenset[int], BeforeValidator(lambda value: window("00:00-24:00", read_words(value)).days)]
@@ -258,7 +276,7 @@ class RuleTable(_Table):
     between: Between | None = None
     days: Days | None = None
     all: Literal["done", "Success"] | None = None
-    expect: str | Annotated[int, Field(strict=True, ge=1)] | None = None
+    expect: Expect | None = None
     settle: Duration | None = None
     unless: Name | None = None
     escalate: EscalateTable | None = None
