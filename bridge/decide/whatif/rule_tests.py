@@ -213,6 +213,8 @@ def _notified(steps: Sequence[Transition], book: Rulebook, end: datetime) -> Ite
         for looked in incidents.look(seen_at):
             yield from _pairs(looked.rule, looked.notifiers)
         for step in together:
+            if before := last.get(step.job.id):
+                yield from _too_long(before, incidents, book, seen_at)
             incidents.feed(step)
             last[step.job.id] = step
             for verdict in book.matcher.match(step):
@@ -222,9 +224,14 @@ def _notified(steps: Sequence[Transition], book: Rulebook, end: datetime) -> Ite
     for looked in incidents.look(end):
         yield from _pairs(looked.rule, looked.notifiers)
     for step in last.values():
-        for verdict in firing_levels(sample_time_in_state(step), book.matcher, end):
-            waits = verdict.rule.unless and incidents.is_open_for(verdict.rule.unless, step)
-            yield from () if waits else _pairs(verdict.rule, verdict.notifiers)
+        yield from _too_long(step, incidents, book, end)
+
+
+def _too_long(step: Transition, incidents: Incidents, book: Rulebook, now: datetime) -> Iterator[Pair]:
+    """Yield whom rules notify because a job has been in a state for too long until now."""
+    for verdict in firing_levels(sample_time_in_state(step), book.matcher, now):
+        waits = verdict.rule.unless and incidents.is_open_for(verdict.rule.unless, step)
+        yield from () if waits else _pairs(verdict.rule, verdict.notifiers)
 
 
 def _pairs(rule: Rule, notifiers: Iterable[str]) -> Iterator[Pair]:

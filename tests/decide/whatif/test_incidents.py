@@ -97,6 +97,9 @@ FAIL = 'to = "Failed", queue = "q1"'
          ' { at = "2m", id = "a", to = "Success", user_data = { asset = "x", parts = 2 } }', "", ["asset"]),
         ('{ to = "Success", user_data = { asset = "x", parts = 2 } }', "", []),
         ('{ to = "Running", queue = "q1" }', "30m", ["stuck"]),
+        ('{ id = "a", to = "Running", queue = "q1" }, { at = "40m", id = "a", to = "Success", queue = "q1" }', "",
+         ["stuck"]),
+        ('{ id = "a", to = "Running", queue = "q1" }, { at = "9m", id = "a", to = "Success", queue = "q1" }', "1h", []),
         (f'{{ to = "Running", queue = "q1" }}, {{ at = "25m", {FAIL}, times = 3 }}', "6m", ["sick", "row"]),
     ],
 )  # fmt: skip
