@@ -171,6 +171,13 @@ def _level(level: Facts) -> tuple[str, ...]:
     return level["answer"], f'rule "{level["rule"]}"{line}', level["why"]
 
 
+def _incident(one: Facts) -> tuple[str, ...]:
+    answer, name, why = _level(one)
+    key = ", ".join(f"{field} {value}" for field, value in (one["by"] or {}).items())
+    standing = f"{f'{key}: ' if key else ''}{one['standing']}" if one["standing"] else key
+    return answer, name, "; ".join(filter(None, (why, standing)))
+
+
 def _aligned(rows: list[tuple[str, ...]]) -> Iterator[str]:
     """Yield the rows with aligned columns; the last column is not padded."""
     widths = [min(_COLUMN, max(map(columns, column))) for column in zip(*rows, strict=True)][:-1]

@@ -15,9 +15,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from bridge.decide.messages.build import delivery_id
-from bridge.decide.routing import route, route_overdue
+from bridge.decide.routing import Waits, route, route_overdue
 from bridge.decide.rules.gates import Gates
-from bridge.decide.rules.levels import TimeInState, evaluate_time_in_state
+from bridge.decide.rules.levels import TimeInState
 from bridge.decide.rules.matching import Answer, Rule, Verdict
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
 from bridge.decide.rulesfile.rulesets import ruleset_from_text
@@ -25,6 +25,9 @@ from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import ident
 from bridge.decide.whatif.rule_tests import sample_time_in_state
 from bridge.model import Alarm, Gate, Hold, Message, NewDelivery, Silence, Transition
+from bridge.pipeline.explain_incidents import COUNTS, IncidentRecord, explain_incidents
+from bridge.pipeline.explain_levels import InState, explain_levels
+from bridge.pipeline.incidents import inhibited_levels
 from bridge.record import rulesets
 from bridge.record.outbox import silences
 from bridge.record.polling import leases, snapshots, time_in_state
@@ -113,7 +116,8 @@ def explain_sample(
     known = silences.recent(tx, now=now) if tx else []
     gates = Gates(mutes=book.mutes, silences=known, zone=book.zone, now=now, pick_of=book.matcher.pick_of)
     time = sample_time_in_state(transition)
-    routings = [route(transition, book, gates), *route_overdue(time, book, gates, now)]
+    waits: Waits = inhibited_levels(tx, book) if tx else lambda _rule, _began: False
+    routings = [route(transition, book, gates), *route_overdue(time, book, gates, now, waits=waits)]
     context = _Context(
         now=now,
         rules=book,
@@ -131,9 +135,10 @@ def explain_sample(
     return _explanation(
         transition,
         edges,
-        _levels(_InState(time=time, now=now, seen_at=now), book, {}),
+        explain_levels(InState(time=time, now=now, seen_at=now), book, {}, waits=waits),
         [*deliveries, *_not_made(edges, deliveries, "the rules have no such notifier")],
         {delivery.message.id: delivery.message for delivery in new}.values(),
+        incidents=explain_incidents(time, None, book, IncidentRecord(tx, now), is_sample=True),
         rules=book.sha,
         notes=[*no_record, *dict.fromkeys(faults)],
     )
@@ -188,95 +193,6 @@ def _edge_facts(verdict: Verdict) -> Facts:
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _InState:
-    """A job's time in a state: `left_at` is None while it goes on.
-
-    `seen_at` is when the last poll began that saw it so; `no_poll` says why none has come since.
-    """
-
-    time: TimeInState
-    now: datetime
-    left_at: datetime | None = None
-    seen_at: datetime | None = None
-    no_poll: str | None = None
-
-    @property
-    def lasted_s(self) -> float:
-        return max(0.0, ((self.left_at or self.now) - self.time.since).total_seconds())
-
-    @property
-    def asked_at(self) -> datetime:
-        """When level rules were asked the last time: once it has ended, by the last poll that saw it."""
-        return max(self.seen_at or self.time.began.seen_at, self.time.began.seen_at) if self.left_at else self.now
-
-
-def _levels(period: _InState, ruleset: Ruleset, fired: Mapping[str, Alarm]) -> list[Facts]:
-    """Return what every level rule says, top to bottom, then those that fired and are no longer among the rules."""
-    matcher = ruleset.matcher
-    levels = []
-    for verdict in evaluate_time_in_state(period.time, matcher, period.asked_at, matcher.levels):
-        alarm = fired.get(verdict.rule.name)
-        answer, why = (Answer.FIRED, _fired(alarm, verdict.rule)) if alarm else _not_fired(verdict, period)
-        levels.append(_level_facts(period, verdict.rule, answer, why, alarm) | {"judged_by": ruleset.sha})
-    named = {rule.name for rule in matcher.levels}
-    gone = [alarm for name, alarm in fired.items() if name not in named]
-    return levels + [_level_facts(period, None, Answer.FIRED, _fired(alarm, None), alarm) for alarm in gone]
-
-
-def _not_fired(verdict: Verdict, period: _InState) -> tuple[Answer, str]:
-    """Return what a rule that has not fired says, with what polls have to do with that."""
-    level = verdict.rule.level
-    if level is None or verdict.answer in (Answer.NO, Answer.STOPPED):
-        return verdict.answer, verdict.why_not or ""
-    state, limit, due = period.time.began.to, human(level.after.total_seconds()), period.time.since + level.after
-    if period.left_at is None:
-        if not verdict.fired:
-            return Answer.WAITING, f"{verdict.why_not}: due at {iso(due)}"
-        if period.no_poll:
-            return Answer.WAITING, f"no poll has seen the job since it became overdue at {iso(due)}: {period.no_poll}"
-        return Answer.WAITING, f"{state} for more than {limit} since {iso(due)}: fires when the next poll is complete"
-    left = f"left {state} after {human(period.lasted_s)}"
-    if period.left_at < due:
-        return Answer.NO, f"{left}, before {limit}"
-    if period.seen_at is None or period.seen_at < due:
-        last = f"; the last poll that saw it there began at {iso(period.seen_at)}" if period.seen_at else ""
-        return Answer.NO, f"{left}, but no poll saw the job in that state after {limit}{last}"
-    return Answer.NO, f"{left}, which is more than {limit}, but no message is on record: was the rule there then?"
-
-
-def _fired(alarm: Alarm, rule: Rule | None) -> str:
-    text = f"fired at {iso(alarm.fired_at)}"
-    if alarm.count:
-        text += f", repeated {'once' if alarm.count == 1 else f'{alarm.count} times'} until {iso(alarm.last_at)}"
-    if alarm.recovered_at:
-        text += f", it moved on at {iso(alarm.recovered_at)}"
-        recovers = rule is None or rule.level is None or rule.level.recover
-        text += "" if recovers else " (recover is not set, so nobody is notified of that)"
-    return text
-
-
-def _level_facts(period: _InState, rule: Rule | None, answer: Answer, why: str, alarm: Alarm | None) -> Facts:
-    level, since = rule.level if rule else None, alarm.since if alarm else period.time.since
-    return {
-        "rule": rule.name if rule else alarm and alarm.rule,
-        "line": rule.line if rule else None,
-        "judged_by": None,
-        "in": period.time.began.to,
-        "answer": answer,
-        "why": why,
-        "since": iso(since),
-        "until": iso(period.left_at),
-        "stayed_seconds": round(period.lasted_s),
-        "for_seconds": round(level.after.total_seconds()) if level else None,
-        "due_at": iso(since + level.after) if level else None,
-        "notifiers": list(alarm.notifiers if alarm else rule.notify if rule else ()),
-        "fired_at": iso(alarm.fired_at) if alarm else None,
-        "repeated": alarm.count if alarm else None,
-        "ended_at": iso(alarm.recovered_at) if alarm else None,
-    }
-
-
 # --- transitions on record: each evaluated by the rules that were in force then ---------------------------------------
 
 
@@ -301,6 +217,7 @@ class _History:
         self._book = book
         self._now = now
         self._kept: dict[str | None, _InForce] = {book.sha: _InForce(book, known=True)}
+        self._incidents = IncidentRecord(tx, now)
 
     def explain(self, judged: Judged, then: Judged | None) -> Facts:
         """Say all about a transition, and about the time in state that it began and `then` ended."""
@@ -308,17 +225,24 @@ class _History:
         level_force = self._in_force(then.rules if then else self._book.sha)
         edges = _edges(transition, force.rules)
         context, key = replace(self._context, rules=force.rules), (transition.job.bucket, transition.sequence)
-        mine = [delivery for delivery in context.deliveries if (delivery.bucket, delivery.sequence) == key]
+        about = self._incidents.messages(transition.job.bucket, self._job_id, transition.sequence)
+        mine = [
+            delivery
+            for delivery in context.deliveries
+            if (delivery.bucket, delivery.sequence) == key or delivery.message in about
+        ]
         deliveries = [_status(delivery, context) for delivery in mine]
         if not transition.silent:
             missing = "it is kept for a time only" if force.known else "other rules were in force then"
             deliveries += _not_made(edges, deliveries, missing, _picked_later(edges, mine))
+        period = self._period(transition, then)
         return _explanation(
             transition,
             edges,
-            [] if transition.inferred else self._levels(transition, then, level_force.rules),
+            [] if transition.inferred else self._levels(period, level_force.rules),
             deliveries,
             {delivery.message: delivery for delivery in mine}.values(),
+            incidents=explain_incidents(period.time, period.left_at, force.rules, self._incidents),
             rules=force.rules.sha,
             notes=[note for note in (force.note, _note_on_levels(force, level_force, ended=bool(then))) if note],
             all_asked={force.rules.sha, level_force.rules.sha} == {self._book.sha},
@@ -347,27 +271,28 @@ class _History:
         now = _notified(transition, self._book)
         return None if now == _notified(transition, then) else {"rules": self._book.sha, "tells": now}
 
-    def _levels(self, transition: Transition, then: Judged | None, rules: Ruleset) -> list[Facts]:
+    def _levels(self, period: InState, rules: Ruleset) -> list[Facts]:
         """Ask the level rules: those in force when the job left the state; while it is in it, those of this process."""
+        began = period.time.began
         fired = {
-            alarm.rule: alarm
-            for alarm in self._fired.get(transition.job.bucket, ())
-            if alarm.sequence == transition.sequence
+            alarm.rule: alarm for alarm in self._fired.get(began.job.bucket, ()) if alarm.sequence == began.sequence
         }
         if not fired and not rules.matcher.levels:
             return []
+        return explain_levels(period, rules, fired, waits=self._inhibited)
+
+    def _period(self, transition: Transition, then: Judged | None) -> InState:
+        """Return the time in state that a transition began, and `then` ended."""
         if then is None:
             last = self._last.get(transition.job.bucket)
             began = replace(transition, job=last.job) if last else transition
             seen_at, no_poll = self._polls(last.stream if last else "")
-            period = _InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
-        else:
-            end = then.transition
-            # CI may have said only later when it began.
-            job = replace(transition.job, created_at=end.job.created_at, started_at=end.job.started_at)
-            time = TimeInState(began=replace(transition, job=job))
-            period = _InState(time=time, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
-        return _levels(period, rules, fired)
+            return InState(time=TimeInState(began=began), now=self._now, seen_at=seen_at, no_poll=no_poll)
+        end = then.transition
+        # CI may have said only later when it began.
+        job = replace(transition.job, created_at=end.job.created_at, started_at=end.job.started_at)
+        time = TimeInState(began=replace(transition, job=job))
+        return InState(time=time, now=self._now, left_at=end.happened_at, seen_at=end.still_at)
 
     def _polls(self, stream: str) -> tuple[datetime | None, str | None]:
         """Return when the last poll began that saw all of a stream, and why none is expected to have come since."""
@@ -389,7 +314,9 @@ class _History:
 
     @cached_property
     def _context(self) -> _Context:
+        about = {id_ for bucket in self._last for id_ in self._incidents.messages(bucket, self._job_id)}
         deliveries = explanations.job_deliveries(self._tx, self._job_id)
+        deliveries += explanations.incident_deliveries(self._tx, about)
         gates = [(delivery.held_by or "").partition(":")[::2] for delivery in deliveries]
         gates += [(delivery.digest.gate, delivery.digest.name) for delivery in deliveries if delivery.digest]
         named = sorted({name for gate, name in gates if gate == "silence"})
@@ -401,6 +328,10 @@ class _History:
             silences={name: silence for name in named if (silence := silences.get(self._tx, name))},
             deliveries=deliveries,
         )
+
+    @cached_property
+    def _inhibited(self) -> Waits:
+        return inhibited_levels(self._tx, self._book)
 
     @cached_property
     def _last(self) -> dict[str, explanations.LastSeen]:
@@ -672,6 +603,7 @@ def _explanation(
     deliveries: Sequence[Facts],
     messages: Iterable[Message | JobDelivery],
     *,
+    incidents: Sequence[Facts],
     rules: str | None,
     notes: Sequence[str] = (),
     all_asked: bool = True,
@@ -683,7 +615,7 @@ def _explanation(
     """
     job = transition.job
     return {
-        "headline": _headline(transition, edges, levels, deliveries, all_asked=all_asked),
+        "headline": _headline(transition, edges, levels, incidents, deliveries, all_asked=all_asked),
         "job": job.id,
         "bucket": job.bucket,
         "tag": job.tag,
@@ -701,6 +633,7 @@ def _explanation(
         "would_tell_now": would_tell_now,
         "rules": [_edge_facts(edge) for edge in edges],
         "levels": list(levels),
+        "incidents": list(incidents),
         "deliveries": list(deliveries),
         "messages": [
             {"kind": message.kind, "rule": message.rule, "title": message.title, "text": message.text}
@@ -713,21 +646,26 @@ def _headline(
     transition: Transition,
     edges: Sequence[Verdict],
     levels: Sequence[Facts],
+    incidents: Sequence[Facts],
     deliveries: Sequence[Facts],
     *,
     all_asked: bool,
 ) -> str:
     parts = [f"nobody was notified: {transition.silent}"] if transition.silent else []
     made = [delivery for delivery in deliveries if delivery["rule"] and delivery["answer"] not in _NO_DELIVERY]
+    heard = {delivery["rule"] for delivery in made}
+    counting = [one for one in incidents if one["answer"] == COUNTS and one["rule"] not in heard]
     if made:
         parts.append(_by_rule(made))
-    elif not transition.silent:
-        parts.append(_nearest(edges, levels, all_asked=all_asked))
+    elif not transition.silent and not counting:
+        parts.append(_nearest(edges, [*levels, *incidents], all_asked=all_asked))
     manual = (delivery for delivery in deliveries if not delivery["rule"])
     parts += [f"manually to {delivery['notifier']}: {_status_of(delivery)}" for delivery in manual]
-    heard = {delivery["rule"] for delivery in made}
-    waiting = [level for level in levels if level["answer"] is Answer.WAITING and level["rule"] not in heard]
-    if waiting and (edges or made or transition.silent):
+    parts += [
+        f"{_named(one)}: {'; '.join(filter(None, (one['why'], one['standing'])))}" for one in counting[:_MOST_STATUSES]
+    ]
+    waiting = [one for one in (*levels, *incidents) if one["answer"] is Answer.WAITING and one["rule"] not in heard]
+    if waiting and (edges or made or counting or transition.silent):
         parts.append(f"{_named(waiting[0])}: {waiting[0]['why']}")
     return "; ".join(parts)
 
@@ -759,4 +697,5 @@ def _nearest(edges: Sequence[Verdict], levels: Sequence[Facts], *, all_asked: bo
 
 
 def _named(level: Facts) -> str:
-    return f'"{level["rule"]}" (line {level["line"]})'
+    line = f" (line {level['line']})" if level["line"] else ""
+    return f'"{level["rule"]}"{line}'

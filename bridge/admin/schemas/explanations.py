@@ -108,13 +108,41 @@ class LevelVerdict(BaseModel):
     ended_at: Moment | None = Field(description="when the job was seen in another state, after it fired")
 
 
+class IncidentVerdict(BaseModel):
+    """Whether the transition counts for a rule over several jobs, and how the incident of its key stands."""
+
+    rule: str
+    line: int | None = Field(description="null: the rule does not exist any more")
+    judged_by: str | None = Field(description="the sha of the rules evaluated; null: the rule is gone")
+    answer: Literal["counts", "compared", "waiting", "no"] = Field(
+        description="compared: it does not count, but a row or a share is of such jobs too; waiting: the job has not"
+        " been in that state for long enough"
+    )
+    why: str
+    by: dict[str, str] | None = Field(description="the key that it counts for; null: none")
+    incident: str | None = Field(description="the id; null: nothing is on record for this key")
+    generation: int | None
+    state: Literal["watched", "open", "closed"] | None
+    standing: str | None = Field(description="how it stands, in words")
+    waits_for: str | None = Field(description="the rule whose open incident keeps it from opening (unless)")
+    jobs: list[str] = Field(description="the ids of those that count, the last 20")
+    jobs_total: int
+    expected: int | None = Field(description="how many jobs a fan-in expects")
+    notifiers: list[str] = Field(description="the notifiers that its messages are for")
+    opened_at: Moment | None
+    closed_at: Moment | None
+    closed_why: str | None = Field(description="null: what it is about has ended")
+    acknowledged_by: str | None
+    escalated_at: Moment | None
+
+
 class DeliveryStatus(BaseModel):
     """The status of a message for one notifier; of a sample job, the expected one."""
 
     id: str | None = Field(description="null: no delivery was created")
     rule: str | None = Field(description="null: sent manually")
     notifier: str
-    kind: Annotated[str, stored_word("transition", "level", "recovery")]
+    kind: Annotated[str, stored_word("transition", "level", "recovery", "incident")]
     answer: Literal[
         "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled",
         "dropped", "paused", "already_told", "stopped", "not_on_record", "at_once",
@@ -164,6 +192,7 @@ class Explanation(BaseModel):
     would_tell_now: WouldTell | None = Field(description="whom the rules of this process would notify; null: the same")
     rules: list[RuleVerdict] = Field(description="top to bottom; if none matches, the nearest miss first")
     levels: list[LevelVerdict]
+    incidents: list[IncidentVerdict] = Field(description="rules over several jobs, top to bottom")
     deliveries: list[DeliveryStatus]
     messages: list[RuleMessage]
 

@@ -13,7 +13,7 @@ from bridge.decide.rules.matching import Rule
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, ident
 from bridge.links import NO_LINKS, Links
-from bridge.model import CLOSED, SUCCESS, Incident, IncidentJob, Job, Message, worst_first
+from bridge.model import CLOSED, SUCCESS, Incident, IncidentJob, IncidentKey, Job, Message, worst_first
 
 Event = Literal["opened", "joined", "escalated", "closed", "completed", "failed"]
 
@@ -45,7 +45,7 @@ def incident_message(
     incident, event = news.incident, news.event
     number = (str(incident.said),) if event == "joined" else ()
     return Message(
-        id=ident("msg", "incident", rule.name, incident.key, str(incident.generation), event, *number),
+        id=message_id(incident.of, incident.generation, event, *number),
         kind="incident",
         title=cut(_title(news, rule, queue_names)),
         text="\n".join(_lines(news, rule)),
@@ -58,6 +58,10 @@ def incident_message(
         incident=incident.id,
         happened_at=happened_at(news),
     )
+
+
+def message_id(key: IncidentKey, generation: int, event: Event, *number: str) -> str:
+    return ident("msg", "incident", *key, str(generation), event, *number)
 
 
 def happened_at(news: IncidentNews) -> datetime:

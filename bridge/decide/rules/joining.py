@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bridge.decide.rules.incidents import FanIn, counts, key_of
-from bridge.decide.rules.matching import Facts, Matcher, Rule
+from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.templates.functions import TemplateFault, number, variables
 from bridge.decide.templates.rendering import value
 from bridge.model import IncidentJob, IncidentKey, Transition
@@ -35,7 +35,7 @@ def joined(transition: Transition, matcher: Matcher) -> Iterator[Joined]:
         by = facts.key(rule.by)
         if does_count is None or isinstance(by, str):
             continue
-        expected, fault = _expected(spec, facts, rule) if isinstance(spec, FanIn) else (None, None)
+        expected, fault = expected_jobs(spec, transition, rule) if isinstance(spec, FanIn) else (None, None)
         yield Joined(
             rule=rule,
             key=key_of(rule.name, by),
@@ -59,11 +59,12 @@ def incident_job(transition: Transition, *, counts: bool = True) -> IncidentJob:
     )
 
 
-def _expected(spec: FanIn, facts: Facts, rule: Rule) -> tuple[int | None, str | None]:
+def expected_jobs(spec: FanIn, transition: Transition, rule: Rule) -> tuple[int | None, str | None]:
+    """Return how many jobs a fan-in expects, by one of them; or why that cannot be read."""
     if spec.expect is None:
         return None, None
     try:
-        found = value(spec.expect, variables(facts.transition, rule.name, {}))
+        found = value(spec.expect, variables(transition, rule.name, {}))
         wanted = number(found)
     except TemplateFault as error:
         return None, f"expect: {error}"

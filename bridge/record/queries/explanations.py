@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, select
 
-from bridge.model import Gate, Job, Rate
+from bridge.model import Gate, Incident, IncidentJob, IncidentKey, Job, Rate
 from bridge.record.codec import from_row, load_job
 from bridge.record.database import at, maybe_at, ms
-from bridge.record.schema import DEAD, DELIVERY_STATES, deliveries, digests, jobs, messages, notifiers
+from bridge.record.incidents import incident_of, job_of
+from bridge.record.schema import (
+    DEAD,
+    DELIVERY_STATES,
+    deliveries,
+    digests,
+    incident_jobs,
+    incidents,
+    jobs,
+    messages,
+    notifiers,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +55,14 @@ class DigestStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobDelivery:
-    """A delivery of a job's message, and its status."""
+    """A delivery of a message about a job, or about an incident that it counts for, and its status."""
 
     n: int
     id: str
     message: str
     kind: str
-    bucket: str
-    sequence: int
+    bucket: str | None  # None: it is about an incident
+    sequence: int | None
     rule: str | None  # None: sent manually
     notifier: str
     ordering_key: str | None
@@ -101,10 +112,16 @@ _JOB_DELIVERIES: Select[Any] = (
 
 def job_deliveries(tx: Connection, job_id: str) -> list[JobDelivery]:
     """Return every delivery of the messages about the jobs of this id, oldest first."""
-    found = _JOB_DELIVERIES.where(messages.c.job_id == job_id, messages.c.sequence.is_not(None)).order_by(
-        deliveries.c.n
-    )
-    rows = tx.execute(found).all()
+    return _deliveries(tx, and_(messages.c.job_id == job_id, messages.c.sequence.is_not(None)))
+
+
+def incident_deliveries(tx: Connection, which: Collection[str]) -> list[JobDelivery]:
+    """Return every delivery of these messages (ids), oldest first."""
+    return _deliveries(tx, messages.c.id.in_(sorted(which))) if which else []
+
+
+def _deliveries(tx: Connection, which: ColumnElement[bool]) -> list[JobDelivery]:
+    rows = tx.execute(_JOB_DELIVERIES.where(which).order_by(deliveries.c.n)).all()
     instead = _fallbacks(tx, {row.told_by: row.their_message for row in rows if row.their_state == DEAD})
     return [_job_delivery(row, instead) for row in rows]
 
@@ -153,3 +170,18 @@ def throttled_until(tx: Connection, rule: str, rate: Rate, notifier: str, *, now
     windows = select(digests).filter_by(gate="throttle", name=rule, notifier=notifier, key="")
     window = tx.execute(windows.where(digests.c.open, digests.c.due_at > ms(now))).first()
     return at(window.due_at) if window and window.passed >= rate.count else None
+
+
+def incidents_of_job(tx: Connection, bucket: str, job_id: str) -> list[tuple[Incident, IncidentJob]]:
+    """Return the incidents that a job counts for, the newest first."""
+    mine = select(incident_jobs).where(incident_jobs.c.bucket == bucket, incident_jobs.c.job_id == job_id)
+    members = {row.incident: job_of(row) for row in tx.execute(mine)}
+    found = select(incidents).where(incidents.c.n.in_(members)).order_by(incidents.c.n.desc())
+    return [(incident_of(row), members[row.n]) for row in tx.execute(found)] if members else []
+
+
+def newest_incident(tx: Connection, key: IncidentKey) -> Incident | None:
+    """Return what is watched or open of a key, or else what closed last."""
+    mine = select(incidents).where(incidents.c.rule == key.rule, incidents.c.key == key.key)
+    row = tx.execute(mine.order_by(incidents.c.generation.desc()).limit(1)).first()
+    return incident_of(row) if row else None
