@@ -13,7 +13,7 @@ from benchmarks.machine import Missing, Stores, bench, reachable
 from benchmarks.report import Line, as_json, as_table
 
 _ALL = ("ingest", "deliver", "latency", "idle", "retention", "fairness", "rules")
-_ALONE = ("pages", "slack", "freshness")  # take long, so they are no part of "all"
+_ALONE = ("pages", "slack", "freshness", "incidents")  # take long, so they are no part of "all"
 _SCENARIOS = ("living", "shared", "storm", "kills")
 _POSTGRES = "postgresql://postgres@127.0.0.1:5432/postgres"
 _MORE = """
@@ -26,6 +26,7 @@ fairness  how old deliveries to live receivers get beside a dead one with 100,00
 rules     matching with a thousand rules, against ten; and stored transitions put through them again
 slack     messages that show each job's state, a storm, and kills, within Slack's limits; alone, as it takes minutes
 freshness how soon states of a simulated day are known, with how many calls, beside a poller that lists all of it
+incidents what rules over several jobs cost at the end of a poll, beside a million transitions and 10,000 open keys
 pages     every list, detail and page beside a million jobs, against a handful; alone, as it takes minutes to fill
 
 Peers come from `pip install --group bench` and from Debian: nginx-light, redis-server, prometheus-alertmanager.

@@ -31,6 +31,7 @@ class DayJob:
     started: float
     ended: float
     final: str
+    input: str = "input/demo.mp4"
 
     def state(self, now: float) -> str:
         if now < self.started:
@@ -189,7 +190,7 @@ class CiDay:
             created_at=at(job.created),
             started_at=at(job.started) if self.now >= job.started else None,
             ended_at=at(job.ended) if self.now >= job.ended else None,
-            input="input/demo.mp4",
+            input=job.input,
         )
 
     def _date(self) -> datetime:

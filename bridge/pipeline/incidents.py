@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -66,7 +67,22 @@ class _Judge:
     seen_at: Mapping[str, datetime]
     inhibiting: set[IncidentKey]  # open incidents that others wait for
     news: list[tuple[Rule, IncidentNews]] = field(default_factory=list)
+    jobs: dict[int, list[IncidentJob]] = field(default_factory=dict)  # to judge, by incident
+    counts: dict[int, incidents.Counts] = field(default_factory=dict)  # by incident of a fan-in
+    changes: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # to be stored, by incident
     _of_rules: dict[str, list[_StreamFacts]] = field(default_factory=dict)  # the streams that may list its jobs
+
+    def read(self, current: Collection[Incident], rules: Mapping[str, Rule]) -> None:
+        """Read the jobs of these incidents, as far as they are judged by them."""
+        by_times = [one.n for one in current if isinstance(rules[one.rule].incident, Threshold | Absence)]
+        self.jobs = incidents.jobs_to_judge(self.tx, by_times)
+        self.counts = incidents.counts(
+            self.tx, [one.n for one in current if isinstance(rules[one.rule].incident, FanIn)]
+        )
+
+    def change(self, incident: Incident, *, due_at: datetime | None) -> None:
+        """Let an incident that goes on be stored; its row is not read again."""
+        self.changes[incident.n] = _columns(incident, due_at)
 
     def say(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
         self.news.append((rule, IncidentNews(event=event, incident=incident, now=self.now, by=by)))
@@ -113,7 +129,7 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
     if not rules:
         return 0
     overdue = list(_overdue(tx, watch, book, as_of, saw))
-    due = incidents.due(tx, rules, now=now, most=_MOST_JUDGED)
+    due = [key for key in incidents.due(tx, now=now, most=_MOST_JUDGED) if key.rule in rules]
     if not due and not overdue:
         return 0
     keys = {*due, *(one.key for one in overdue)}  # all at once: locks are taken in one order
@@ -131,8 +147,10 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
         seen_at=snapshots.seen(tx),
         inhibiting=incidents.open_keys(tx, names),
     )
+    judge.read(current.values(), rules)
     for incident in sorted(current.values(), key=lambda one: rules[one.rule].unless is not None):
         _judge(judge, rules[incident.rule], incident)
+    incidents.change_all(tx, judge.changes)
     return _put(judge)
 
 
@@ -151,7 +169,7 @@ def _judge(judge: _Judge, rule: Rule, incident: Incident) -> None:
 def _judge_times(judge: _Judge, rule: Rule, spec: Threshold | Absence, incident: Incident) -> None:
     """Judge what depends on when things happened; one look may find several incidents that are over."""
     while True:
-        jobs = _jobs_of(judge.tx, spec, incident)
+        jobs = _jobs_of(judge, spec, incident)
         course = _course(judge, rule, spec, incident, jobs)
         after = replace(incident, last_at=course.last_at, judged=max((job.n for job in jobs), default=incident.judged))
         if course.opened_at and (incident.opened_at or not _is_inhibited(judge, rule, incident)):
@@ -188,12 +206,13 @@ def _course(
     )
 
 
-def _jobs_of(tx: Connection, spec: Threshold | Absence, incident: Incident) -> list[IncidentJob]:
-    if not incident.is_open:
-        return incidents.jobs_since(tx, incident.n)
-    last = spec.last if isinstance(spec, Threshold) else None
-    before = incidents.last_jobs(tx, incident.n, most=last, judged=incident.judged) if last else []
-    new = incidents.jobs_since(tx, incident.n, judged=incident.judged)
+def _jobs_of(judge: _Judge, spec: Threshold | Absence, incident: Incident) -> list[IncidentJob]:
+    new = judge.jobs.pop(incident.n, None)
+    if new is None:  # a generation that has begun just now
+        new = incidents.jobs_to_judge(judge.tx, [incident.n])[incident.n]
+    if not (incident.is_open and isinstance(spec, Threshold) and spec.last):
+        return new
+    before = incidents.last_jobs(judge.tx, incident.n, most=spec.last, judged=incident.judged)
     return sorted([*before, *new], key=lambda job: (job.happened_at, job.n))
 
 
@@ -204,8 +223,7 @@ def _watch(
     if isinstance(spec, Absence):
         last_at = incident.last_at or incident.since
         incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job.happened_at < last_at])
-        due_at = _later(deadline(spec, last_at, judge.book.zone), judge.now)
-        incidents.change(judge.tx, incident.n, last_at=incident.last_at, due_at=due_at)
+        judge.change(incident, due_at=_later(deadline(spec, last_at, judge.book.zone), judge.now))
         return
     as_of = judge.seen(rule, incident).newest or incident.since
     kept = still_counting(spec, jobs, as_of)
@@ -214,7 +232,7 @@ def _watch(
         return
     incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job not in kept])
     due_at = kept[-1].happened_at + spec.within if spec.within else None
-    incidents.change(judge.tx, incident.n, due_at=_later(due_at, judge.now))
+    judge.change(replace(incident, judged=0), due_at=_later(due_at, judge.now))
 
 
 def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident) -> None:
@@ -224,7 +242,7 @@ def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident)
     small_since = None if exceeds else incident.last_at or judge.as_of
     if incident.opened_at is None and not opens:
         if incident.counted:
-            incidents.change(judge.tx, incident.n, due_at=judge.now if exceeds else None)
+            judge.change(incident, due_at=judge.now if exceeds else None)
         else:
             incidents.forget(judge.tx, [incident.n])
     elif small_since is None or small_since + spec.after > judge.as_of:
@@ -237,13 +255,12 @@ def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident)
 
 
 def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) -> None:
-    jobs = incidents.last_jobs(judge.tx, incident.n, most=1)
-    if not jobs:
+    counts = judge.counts.get(incident.n)
+    if counts is None:
         incidents.close_all(judge.tx, [incident.n], "its jobs belong to another key now", now=judge.now)
         return
     expected = 1 if incident.generation > 1 and spec.expect else incident.expected
-    states = incidents.states(judge.tx, incident.n)
-    found = Gathered(states=states, expected=expected, last_at=jobs[-1].happened_at)
+    found = Gathered(states=counts.states, expected=expected, last_at=counts.last_at)
     ended = completion(spec, found, known_to=judge.seen(rule, incident).oldest)
     incident = replace(incident, last_at=found.last_at)
     if ended is None:
@@ -259,7 +276,7 @@ def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) ->
         closed_why=failed if is_news else "a first snapshot found all of its jobs",
         notified_at=incident.notified_at or (judge.now if is_news else None),
     )
-    _store(judge.tx, closed, due_at=None)
+    incidents.change(judge.tx, closed.n, **_columns(closed, None))
     if is_news:
         judge.say(ended, rule, closed)
 
@@ -308,13 +325,13 @@ def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | 
             judge.say("escalated", rule, incident)
         else:
             due_at = min(due_at or began + escalate.after, began + escalate.after)
-    _store(judge.tx, incident, due_at=due_at)
+    judge.change(incident, due_at=due_at)
 
 
 def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, by: IncidentJob | None) -> Incident:
     """Close an incident, and return the next generation of its key, which is watched from then on."""
     closed = replace(incident, closed_at=closed_at, notified_at=incident.notified_at or judge.now)
-    _store(judge.tx, closed, due_at=None)
+    incidents.change(judge.tx, closed.n, **_columns(closed, None))
     judge.inhibiting.discard(closed.of)
     if incident.notified_at is None:  # it was over before it was seen
         judge.say("opened", rule, closed, by)
@@ -326,9 +343,9 @@ def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, b
     return incidents.begin(judge.tx, [new])[incident.of]
 
 
-def _store(tx: Connection, incident: Incident, *, due_at: datetime | None) -> None:
+def _columns(incident: Incident, due_at: datetime | None) -> dict[str, Any]:
     names = ("opened_at", "notified_at", "closed_at", "closed_why", "escalated_at", "last_at", "said", "judged")
-    incidents.change(tx, incident.n, due_at=due_at, **{name: getattr(incident, name) for name in names})
+    return {"due_at": due_at, **{name: getattr(incident, name) for name in names}}
 
 
 # --- rules that have changed ----------------------------------------------------------------------------------------
@@ -425,7 +442,8 @@ def _put(judge: _Judge) -> int:
     errors: list[TemplateError] = []
     for rule, news in judge.news:
         jobs = incidents.details(tx, incidents.last_jobs(tx, news.incident.n, most=MOST_NAMED))
-        full = replace(news, jobs=jobs, states=incidents.states(tx, news.incident.n))
+        counted = incidents.counts(tx, [news.incident.n]).get(news.incident.n)
+        full = replace(news, jobs=jobs, states=counted.states if counted else {})
         routed = route_incident(full, rule, _about(tx, news, jobs), book, gates, links=links)
         new += routed.deliveries
         errors += routed.errors

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -52,29 +53,38 @@ def job_of(row: Row[Any]) -> IncidentJob:
 
 # --- keys -----------------------------------------------------------------------------------------------------------
 
-_key = tuple_(incidents.c.rule, incidents.c.key)
 _is_current = incidents.c.closed_at.is_(None)
+
+
+def _by_rule(keys: Collection[IncidentKey]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions for some of these keys each, in the order of the keys: of one rule, as an index finds these."""
+    for rule, mine in groupby(sorted(keys), key=lambda key: key.rule):
+        texts = [key.key for key in mine]
+        for start in range(0, len(texts), _AT_ONCE):
+            yield and_(incidents.c.rule == rule, incidents.c.key.in_(texts[start : start + _AT_ONCE]))
 
 
 def lock(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
     """Return what is watched or open of these keys, locked; always in one order, so nobody waits in a circle."""
     found: dict[IncidentKey, Incident] = {}
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _AT_ONCE):
-        mine = select(incidents).where(_key.in_(ordered[start : start + _AT_ONCE]), _is_current)
-        for row in tx.execute(mine.order_by(incidents.c.rule, incidents.c.key).with_for_update()):
-            found[IncidentKey(row.rule, row.key)] = incident_of(row)
+    for mine in _by_rule(keys):
+        rows = tx.execute(select(incidents).where(mine, _is_current).order_by(incidents.c.key).with_for_update())
+        found |= {IncidentKey(row.rule, row.key): incident_of(row) for row in rows}
     return found
+
+
+def find(tx: Connection, id_: str) -> Incident | None:
+    """Return an incident by its id."""
+    row = tx.execute(select(incidents).filter_by(id=id_)).first()
+    return incident_of(row) if row else None
 
 
 def latest_closed(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
     """Return of each of these keys the incident that closed last."""
     found: dict[IncidentKey, Incident] = {}
-    ordered = sorted(keys)
-    for start in range(0, len(ordered), _AT_ONCE):
-        mine = select(incidents).where(_key.in_(ordered[start : start + _AT_ONCE]), ~_is_current)
-        for row in tx.execute(mine.order_by(incidents.c.generation)):
-            found[IncidentKey(row.rule, row.key)] = incident_of(row)
+    for mine in _by_rule(keys):
+        rows = tx.execute(select(incidents).where(mine, ~_is_current).order_by(incidents.c.generation))
+        found |= {IncidentKey(row.rule, row.key): incident_of(row) for row in rows}
     return found
 
 
@@ -134,14 +144,24 @@ def forget(tx: Connection, numbers: Collection[int]) -> None:
 
 def change(tx: Connection, number: int, **values: Any) -> None:
     """Set columns of an incident; a time is stored in milliseconds."""
-    plain = {name: ms(value) if isinstance(value, datetime) else value for name, value in values.items()}
-    tx.execute(update(incidents).where(incidents.c.n == number).values(plain))
+    tx.execute(update(incidents).where(incidents.c.n == number).values(_plain(values)))
 
 
-def find(tx: Connection, id_: str) -> Incident | None:
-    """Return an incident by its id."""
-    row = tx.execute(select(incidents).filter_by(id=id_)).first()
-    return incident_of(row) if row else None
+def change_all(tx: Connection, changes: Mapping[int, Mapping[str, Any]]) -> None:
+    """Set the same columns of several incidents (by number)."""
+    if changes:
+        names = next(iter(changes.values()))
+        each = update(incidents).where(incidents.c.n == bindparam("of"))
+        each = each.values({name: bindparam(f"new_{name}") for name in names})
+        rows = [
+            {"of": number} | {f"new_{name}": value for name, value in _plain(values).items()}
+            for number, values in sorted(changes.items())
+        ]
+        tx.execute(each, rows)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: ms(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 _TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current).values(due_at=_TOUCHED)
@@ -157,10 +177,11 @@ def touch(tx: Connection, which: Collection[int]) -> None:
         tx.execute(_TOUCH, [{"of": number} for number in sorted(which)])
 
 
-def due(tx: Connection, rules: Collection[str], *, now: datetime, most: int) -> list[IncidentKey]:
-    """Return the keys of these rules that are to be judged, those first for which something happened."""
-    found = select(incidents.c.rule, incidents.c.key)
-    found = found.where(incidents.c.due_at <= ms(now), incidents.c.due_at.is_not(None), incidents.c.rule.in_(rules))
+def due(tx: Connection, *, now: datetime, most: int) -> list[IncidentKey]:
+    """Return the keys that are to be judged, those first for which something happened."""
+    found = select(incidents.c.rule, incidents.c.key).where(
+        incidents.c.due_at <= ms(now), incidents.c.due_at.is_not(None)
+    )
     return [IncidentKey(*row) for row in tx.execute(found.order_by(incidents.c.due_at, incidents.c.n).limit(most))]
 
 
@@ -273,11 +294,38 @@ def leave(tx: Connection, numbers: Collection[int], *, now: datetime) -> None:
             tx.execute(update(incidents).where(incidents.c.n == number, _is_current).values(one_less))
 
 
-def jobs_since(tx: Connection, number: int, *, judged: int = 0) -> list[IncidentJob]:
-    """Return the jobs of an incident that are newer than number `judged`, in the order in which things happened."""
-    mine = select(incident_jobs).where(incident_jobs.c.incident == number, incident_jobs.c.n > judged)
-    ordered = mine.order_by(incident_jobs.c.happened_at, incident_jobs.c.n)
-    return [job_of(row) for row in tx.execute(ordered)]
+def jobs_to_judge(tx: Connection, which: Collection[int]) -> dict[int, list[IncidentJob]]:
+    """Return by incident its jobs, of an open one those not judged yet, in the order in which things happened."""
+    found: dict[int, list[IncidentJob]] = {number: [] for number in which}
+    ordered = sorted(which)
+    for start in range(0, len(ordered), _AT_ONCE):
+        mine = incident_jobs.c.incident.in_(ordered[start : start + _AT_ONCE])
+        unjudged = or_(incidents.c.opened_at.is_(None), incident_jobs.c.n > incidents.c.judged)
+        rows = select(incident_jobs).join(incidents).where(mine, unjudged)
+        for row in tx.execute(rows.order_by(incident_jobs.c.happened_at, incident_jobs.c.n)):
+            found[row.incident].append(job_of(row))
+    return found
+
+
+class Counts(NamedTuple):
+    """How many jobs of an incident are in each state, without those that have left it; and when the last one came."""
+
+    states: dict[str, int]
+    last_at: datetime
+
+
+def counts(tx: Connection, which: Collection[int]) -> dict[int, Counts]:
+    """Return by incident how many of its jobs are in which state; nothing for one without jobs."""
+    c, found, ordered = incident_jobs.c, dict[int, Counts](), sorted(which)
+    for start in range(0, len(ordered), _AT_ONCE):
+        mine = (c.incident.in_(ordered[start : start + _AT_ONCE]), c.left_at.is_(None))
+        count, last = func.count().label("count"), func.max(c.happened_at).label("last")
+        for row in tx.execute(select(c.incident, c.state, count, last).where(*mine).group_by(c.incident, c.state)):
+            before = found.get(row.incident)
+            states = (before.states if before else {}) | {row.state: row._mapping["count"]}
+            last_at = max(at(row.last), before.last_at) if before else at(row.last)
+            found[row.incident] = Counts(states, last_at)
+    return found
 
 
 def last_jobs(tx: Connection, number: int, *, most: int, judged: int | None = None) -> list[IncidentJob]:
@@ -287,14 +335,6 @@ def last_jobs(tx: Connection, number: int, *, most: int, judged: int | None = No
         mine = mine.where(incident_jobs.c.n <= judged)
     newest = mine.order_by(incident_jobs.c.happened_at.desc(), incident_jobs.c.n.desc()).limit(most)
     return [job_of(row) for row in tx.execute(newest)][::-1]
-
-
-def states(tx: Connection, number: int) -> dict[str, int]:
-    """Return how many jobs of an incident are in each state; those that have left it do not count."""
-    mine = select(incident_jobs.c.state, func.count().label("count")).where(
-        incident_jobs.c.incident == number, incident_jobs.c.left_at.is_(None)
-    )
-    return {row.state: row._mapping["count"] for row in tx.execute(mine.group_by(incident_jobs.c.state))}
 
 
 def has_news(tx: Connection, number: int) -> bool:

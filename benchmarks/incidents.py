@@ -1,0 +1,212 @@
+"""What rules over several jobs cost a poll, beside a million transitions on record and ten thousand open incidents.
+
+Two pollers see the same CI, one with such rules and one without, each with a record of its own, in turns. What a poll
+costs is all of it: the call, the pages with what counts for incidents, and their judgement at the end.
+"""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, event, text
+
+from benchmarks.ci_day import PLACE, TAGS, CiDay, DayJob
+from benchmarks.machine import Bench, Stores
+from benchmarks.report import Line, at_most
+from bridge.decide.rules.incidents import incident_id, key_of
+from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.read import read
+from bridge.model import FAILED, SUCCESS
+from bridge.pipeline.poller import Poller
+from bridge.record import incidents
+from bridge.record.codec import dump_job
+from bridge.record.database import Database, ms
+from bridge.record.incidents import NewKey
+from bridge.wiring.parts import accept
+
+_TRANSITIONS, _KEYS = 1_000_000, 10_000
+_EVERY_S, _JOBS, _POLLS = 30.0, 100, 20  # so many jobs come and end between two polls
+_BEGAN_S = 40_000.0
+_WATCH = f"""
+[[watch]]
+name = "day"
+bucket = "{PLACE.bucket}"
+region = "{PLACE.region}"
+tags = ["{TAGS[0]}"]
+every = "30s"
+[notifier.ops]
+type = "webhook"
+url = "https://ops.example.com/hook"
+[[rule]]
+name = "failed"
+to = "Failed"
+notify = "ops"
+"""
+_RULES = """
+[[rule]]
+name = "sick"
+to = "done"
+by = ["input"]
+count = ">= 2"
+within = "20d"
+notify = "ops"
+[[rule]]
+name = "asset"
+all = "done"
+by = ["input"]
+settle = "20d"
+notify = "ops"
+[[rule]]
+name = "silent"
+absent = "Success"
+for = "2h"
+notify = "ops"
+[[rule]]
+name = "backlog"
+in = "active"
+for = "10m"
+by = ["queue"]
+count = "> 50"
+unless = "silent"
+notify = "ops"
+"""
+
+
+def measure(_bench: Bench, stores: Stores, rounds: int) -> list[Line]:
+    jobs, transitions = _jobs(_POLLS * (rounds + 1) * 2 + 4), _TRANSITIONS
+    with (
+        _poller(stores, jobs, _WATCH, transitions) as plain,
+        _poller(stores, jobs, _WATCH + _RULES, transitions) as ours,
+    ):
+        costs = [(_cost(ours), _cost(plain)) for _ in range(rounds)]
+    whats = (("CPU of a poll", "ms"), ("steps of SQLite in a poll", "steps"), ("memory at the most in a poll", "kB"))
+    return [
+        at_most(
+            2.0,
+            f"{what}, rules over several jobs, {_KEYS:,} open keys",
+            unit,
+            ours=[mine[part] for mine, _ in costs],
+            peer_name="without",
+            peer=[other[part] for _, other in costs],
+        )
+        for part, (what, unit) in enumerate(whats)
+    ]
+
+
+def _jobs(polls: int) -> list[DayJob]:
+    """Return jobs that run for a minute, so many for each time between two polls, of assets that come again."""
+    made = []
+    for number in range(polls * _JOBS):
+        created = _BEGAN_S + number * _EVERY_S / _JOBS
+        made.append(
+            DayJob(
+                id=f"j{number:032x}", tag=TAGS[0], created=created, listed=created, started=created + 5,
+                ended=created + 65, final=FAILED if number % 10 == 0 else SUCCESS, input=f"assets/{number % _KEYS}.mp4",
+            )
+        )  # fmt: skip
+    return made
+
+
+Polled = tuple[CiDay, Rulebook, Poller]
+
+
+@contextmanager
+def _poller(stores: Stores, jobs: Sequence[DayJob], rules: str, transitions: int) -> Iterator[Polled]:
+    ci, book = CiDay(jobs), read(rules, {})
+    ci.now = _BEGAN_S
+    with stores.empty("SQLite") as url:
+        db = Database(url)
+        try:
+            event.listen(db.engine, "connect", _without_waiting)
+            db.upgrade()
+            with db.write() as tx:
+                accept(tx, book, now=ci.clock())
+                _fill(tx, ci, transitions)
+                _open_keys(tx, book, ci)
+            poller = Poller(db=db, source=ci, clock=ci.clock, worker="day", monotonic=lambda: ci.now)
+            for _ in range(4):
+                _poll((ci, book, poller))
+            yield ci, book, poller
+        finally:
+            db.close()
+
+
+def _without_waiting(connection: Any, _record: object) -> None:
+    connection.execute("PRAGMA synchronous=OFF").close()
+
+
+def _fill(tx: Connection, ci: CiDay, transitions: int) -> None:
+    """Put past jobs on record, each with three transitions."""
+    detail = dump_job(ci._seen(next(iter(ci.jobs.values()))))
+    series = "WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < :count) "
+    job = (
+        "INSERT INTO job (bucket, id, stream, tag, queue, state, open, sequence, created_at, changed_at, detail) "
+        "SELECT :bucket, 'old' || n, :stream, :tag, 'p1', 'Success', 0, 3, :at - n, :at - n, :detail FROM s"
+    )
+    step = (
+        "INSERT INTO transition (bucket, job_id, sequence, was, state, tag, queue, watch, happened_at, seen_at, "
+        "verdicts, detail) SELECT :bucket, 'old' || ((n + 2) / 3), (n + 2) % 3 + 1, 'new', 'Success', :tag, 'p1', "
+        "'day', :at - n, :at - n, '[]', :detail FROM s"
+    )
+    values = {"bucket": PLACE.bucket, "tag": TAGS[0], "at": ms(ci.clock()) - 86_400_000, "detail": detail}
+    tx.execute(text(series + job), values | {"count": transitions // 3, "stream": f"{PLACE.bucket}|{TAGS[0]}||||"})
+    tx.execute(text(series + step), values | {"count": transitions})
+
+
+def _open_keys(tx: Connection, book: Rulebook, ci: CiDay) -> None:
+    """Open an incident for each asset, where the rules have any."""
+    if not book.matcher.incidents:
+        return
+    now, by = ci.clock(), [(("input", f"assets/{number}.mp4"),) for number in range(_KEYS)]
+    keys = [(key_of("sick", values), values) for values in by]
+    new = [
+        NewKey(key=key, id=incident_id(key, 1), by=values, generation=1, since=now, due_at=ci.clock())
+        for key, values in keys
+    ]
+    opened = {"opened_at": now, "notified_at": now, "last_at": now, "due_at": ms(now) + 20 * 86_400_000, "said": 5}
+    for incident in incidents.begin(tx, new).values():
+        incidents.change(tx, incident.n, **opened)
+
+
+def _poll(polled: Polled) -> None:
+    ci, book, poller = polled
+    (watch,) = book.watches
+    ci.now += _EVERY_S
+    poller.poll_once(watch, book)
+
+
+def _cost(polled: Polled) -> tuple[float, float, float]:
+    """Return the CPU time of a poll in ms, how many steps SQLite takes for it, and the memory in kB."""
+    began = time.process_time()
+    for _ in range(_POLLS):
+        _poll(polled)
+    cpu_ms = 1000 * (time.process_time() - began) / _POLLS
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def begin(connection: Connection) -> None:
+        driver: Any = connection.connection.driver_connection
+        driver.set_progress_handler(step, 1)
+
+    db = polled[2].db
+    event.listen(db.engine, "begin", begin)
+    _poll(polled)
+    event.remove(db.engine, "begin", begin)
+    tracemalloc.start()
+    _poll(polled)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return cpu_ms, steps, peak / 1000
+
+
+if __name__ == "__main__":
+    from benchmarks.__main__ import main
+
+    raise SystemExit(main(["incidents"]))
