@@ -1,4 +1,4 @@
-"""What rules over several jobs cost a poll, beside a million transitions on record and ten thousand open incidents.
+"""What rules over several jobs cost a poll, beside a million transitions on record and ten thousand open keys.
 
 Two pollers see the same CI, one with such rules and one without, each with a record of its own, in turns. What a poll
 costs is all of it: the call, the pages with what counts for incidents, and their judgement at the end.
@@ -20,7 +20,7 @@ from benchmarks.report import Line, at_most
 from bridge.decide.rules.incidents import incident_id, key_of
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, SUCCESS
+from bridge.model import FAILED, SUBMITTED, SUCCESS, IncidentJob
 from bridge.pipeline.poller import Poller
 from bridge.record import incidents
 from bridge.record.codec import dump_job
@@ -49,10 +49,10 @@ notify = "ops"
 _RULES = """
 [[rule]]
 name = "sick"
-to = "done"
-by = ["input"]
-count = ">= 2"
-within = "20d"
+to = "Failed"
+by = ["queue"]
+count = ">= 50"
+within = "10m"
 notify = "ops"
 [[rule]]
 name = "asset"
@@ -158,18 +158,16 @@ def _fill(tx: Connection, ci: CiDay, transitions: int) -> None:
 
 
 def _open_keys(tx: Connection, book: Rulebook, ci: CiDay) -> None:
-    """Open an incident for each asset, where the rules have any."""
+    """Let each asset wait for a job that does not end, where the rules have any."""
     if not book.matcher.incidents:
         return
     now, by = ci.clock(), [(("input", f"assets/{number}.mp4"),) for number in range(_KEYS)]
-    keys = [(key_of("sick", values), values) for values in by]
-    new = [
-        NewKey(key=key, id=incident_id(key, 1), by=values, generation=1, since=now, due_at=ci.clock())
-        for key, values in keys
-    ]
-    opened = {"opened_at": now, "notified_at": now, "last_at": now, "due_at": ms(now) + 20 * 86_400_000, "said": 5}
-    for incident in incidents.begin(tx, new).values():
-        incidents.change(tx, incident.n, **opened)
+    keys = [(key_of("asset", values), values) for values in by]
+    new = [NewKey(key=key, id=incident_id(key, 1), by=values, generation=1, since=now) for key, values in keys]
+    begun = incidents.begin(tx, new).values()
+    waits = IncidentJob(bucket=PLACE.bucket, job_id="waits", sequence=1, state=SUBMITTED, happened_at=now, counts=False)
+    incidents.add_jobs(tx, [(one.n, waits) for one in begun])
+    incidents.change_all(tx, {one.n: {"due_at": None} for one in begun})
 
 
 def _poll(polled: Polled) -> None:

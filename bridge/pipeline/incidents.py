@@ -67,6 +67,7 @@ class _Judge:
     seen_at: Mapping[str, datetime]
     inhibiting: set[IncidentKey]  # open incidents that others wait for
     news: list[tuple[Rule, IncidentNews]] = field(default_factory=list)
+    before: dict[int, Incident] = field(default_factory=dict)  # as they are stored
     jobs: dict[int, list[IncidentJob]] = field(default_factory=dict)  # to judge, by incident
     counts: dict[int, incidents.Counts] = field(default_factory=dict)  # by incident of a fan-in
     changes: dict[int, Mapping[str, Any]] = field(default_factory=dict)  # to be stored, by incident
@@ -74,15 +75,19 @@ class _Judge:
 
     def read(self, current: Collection[Incident], rules: Mapping[str, Rule]) -> None:
         """Read the jobs of these incidents, as far as they are judged by them."""
-        by_times = [one.n for one in current if isinstance(rules[one.rule].incident, Threshold | Absence)]
+        specs = {one.n: rules[one.rule].incident for one in current}
+        by_times = [number for number, spec in specs.items() if isinstance(spec, Threshold | Absence)]
+        self.before = {one.n: one for one in current}
         self.jobs = incidents.jobs_to_judge(self.tx, by_times)
-        self.counts = incidents.counts(
-            self.tx, [one.n for one in current if isinstance(rules[one.rule].incident, FanIn)]
-        )
+        self.counts = incidents.counts(self.tx, [number for number, spec in specs.items() if isinstance(spec, FanIn)])
 
     def change(self, incident: Incident, *, due_at: datetime | None) -> None:
-        """Let an incident that goes on be stored; its row is not read again."""
-        self.changes[incident.n] = _columns(incident, due_at)
+        """Let an incident that goes on be stored, with all that differs from what is; its row is not read again."""
+        new, before = _columns(incident, due_at), self.before.get(incident.n)
+        old = _columns(before, None) if before else {}
+        self.changes[incident.n] = {
+            name: value for name, value in new.items() if name == "due_at" or name not in old or old[name] != value
+        }
 
     def say(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
         self.news.append((rule, IncidentNews(event=event, incident=incident, now=self.now, by=by)))

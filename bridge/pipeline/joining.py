@@ -87,7 +87,8 @@ def _not_known(
             new.append(one)
         if isinstance(one.rule.incident, FanIn):
             changed += [(max(same), one.job)] if same else []
-            touched |= {*same} | _forget_other_keys(tx, key, mine[job_id])
+            touched |= _forget_other_keys(tx, key, mine[job_id])
+            touched |= {*same} if one.job.counts else set()  # what is not done completes nothing
     incidents.change_jobs(tx, changed)
     incidents.touch(tx, touched)
     return new
@@ -114,9 +115,10 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     missing = {one.key: one.by for one in rest if one.key not in current}
     keys = [_new_key(key, missing[key], closed.get(key), now) for key in _with_room(tx, missing, now)]
     current |= incidents.begin(tx, keys)
-    added = [(current[one.key].n, one.job) for one in rest if one.key in current]
-    incidents.add_jobs(tx, added + [(closed[one.key].n, one.job) for one in late])
-    incidents.touch(tx, {number for number, _ in added})
+    added = [(current[one.key].n, one) for one in rest if one.key in current]
+    touched = {number for number, one in added if one.job.counts or not isinstance(one.rule.incident, FanIn)}
+    jobs = [(number, one.job) for number, one in added] + [(closed[one.key].n, one.job) for one in late]
+    incidents.add_jobs(tx, jobs, touch=touched)
 
 
 def _is_in_a_row(rule: Rule) -> bool:

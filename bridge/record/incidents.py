@@ -16,6 +16,7 @@ from sqlalchemy import (
     Row,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -148,26 +149,28 @@ def change(tx: Connection, number: int, **values: Any) -> None:
 
 
 def change_all(tx: Connection, changes: Mapping[int, Mapping[str, Any]]) -> None:
-    """Set the same columns of several incidents (by number)."""
-    if changes:
-        names = next(iter(changes.values()))
+    """Set columns of several incidents (by number)."""
+    alike = defaultdict[tuple[str, ...], list[int]](list)
+    for number, values in sorted(changes.items()):
+        alike[tuple(sorted(values))].append(number)
+    for names, which in alike.items():
         each = update(incidents).where(incidents.c.n == bindparam("of"))
         each = each.values({name: bindparam(f"new_{name}") for name in names})
-        rows = [
-            {"of": number} | {f"new_{name}": value for name, value in _plain(values).items()}
-            for number, values in sorted(changes.items())
-        ]
-        tx.execute(each, rows)
+        rows = [{f"new_{name}": value for name, value in _plain(changes[number]).items()} for number in which]
+        tx.execute(each, [row | {"of": number} for row, number in zip(rows, which, strict=True)])
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: ms(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-_TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current).values(due_at=_TOUCHED)
+_TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current)
+_TOUCH = _TOUCH.where(or_(incidents.c.due_at.is_(None), incidents.c.due_at > _TOUCHED)).values(due_at=_TOUCHED)
 _MORE = update(incidents).where(incidents.c.n == bindparam("of"))
 _MORE = _MORE.values(
-    counted=incidents.c.counted + bindparam("more_counted"), total=incidents.c.total + bindparam("more")
+    counted=incidents.c.counted + bindparam("more_counted"),
+    total=incidents.c.total + bindparam("more"),
+    due_at=case((and_(_is_current, bindparam("touched")), _TOUCHED), else_=incidents.c.due_at),
 )
 
 
@@ -237,8 +240,8 @@ def memberships(tx: Connection, bucket: str, ids: Collection[str]) -> list[Membe
     ]
 
 
-def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]]) -> None:
-    """Store that jobs count for incidents for which they did not, or no longer did."""
+def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]], *, touch: Collection[int] = ()) -> None:
+    """Store that jobs count for incidents for which they did not, or no longer did; `touch`: as the function."""
     if not new:
         return
     row = upsert(tx, incident_jobs)
@@ -248,7 +251,11 @@ def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]]) -> None:
     more = defaultdict[int, list[bool]](list)
     for number, job in new:
         more[number].append(job.counts)
-    tx.execute(_MORE, [{"of": number, "more_counted": sum(mine), "more": len(mine)} for number, mine in more.items()])
+    rows = [
+        {"of": number, "more_counted": sum(mine), "more": len(mine), "touched": number in touch}
+        for number, mine in sorted(more.items())
+    ]
+    tx.execute(_MORE, rows)
 
 
 _NEWER = update(incident_jobs).where(
