@@ -106,7 +106,9 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     """Store jobs that count for something new; `current` gets the keys that are watched from now on."""
     if not new:
         return
-    closed = incidents.latest_closed(tx, {one.key for one in new})
+    # A fan-in that goes on takes what comes.
+    asked = {one.key for one in new if one.key not in current or not isinstance(one.rule.incident, FanIn)}
+    closed = incidents.latest_closed(tx, asked)
     late = [one for one in new if _is_of_closed(one, closed)]
     rest = [one for one in new if one not in late]
     # A job that only ends a row of others begins none.

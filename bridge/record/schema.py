@@ -425,11 +425,10 @@ incident_jobs = Table(
     Column("counts", Boolean, nullable=False),
     Column("silent", Boolean, nullable=False),
     Column("left_at", BigInteger),  # it moved on, and no longer belongs to it
-    UniqueConstraint("incident", "bucket", "job_id", name="incident_job_once"),
+    UniqueConstraint("bucket", "job_id", "incident", name="incident_job_once"),
     sqlite_autoincrement=True,
 )
 Index("incident_job_order", incident_jobs.c.incident, incident_jobs.c.happened_at, incident_jobs.c.n)
-Index("incident_job_job", incident_jobs.c.bucket, incident_jobs.c.job_id)
 
 # The rules as they were, without what may be secret: a transition names the ones it was matched against.
 rulesets = Table(

@@ -53,14 +53,13 @@ def upgrade() -> None:
         sa.Column("counts", sa.Boolean, nullable=False),
         sa.Column("silent", sa.Boolean, nullable=False),
         sa.Column("left_at", sa.BigInteger),
-        sa.UniqueConstraint("incident", "bucket", "job_id", name="incident_job_once"),
+        sa.UniqueConstraint("bucket", "job_id", "incident", name="incident_job_once"),
         sqlite_autoincrement=True,
     )
     for name, columns, condition, unique in _INDEXES:
         where = sa.text(condition)
         op.create_index(name, "incident", columns, unique=unique, sqlite_where=where, postgresql_where=where)
     op.create_index("incident_job_order", "incident_job", ["incident", "happened_at", "n"])
-    op.create_index("incident_job_job", "incident_job", ["bucket", "job_id"])
 
 
 _INDEXES = (
