@@ -81,7 +81,8 @@ class IncidentRecord:
         return incidents.last_jobs(self.tx, incident.n, most=_MOST_COUNTED) if self.tx else []
 
     def states(self, incident: Incident) -> dict[str, int]:
-        return incidents.states(self.tx, incident.n) if self.tx else {}
+        found = incidents.counts(self.tx, [incident.n]).get(incident.n) if self.tx else None
+        return found.states if found else {}
 
 
 def explain_incidents(
