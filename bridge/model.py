@@ -542,6 +542,13 @@ class Silence:
 
 Writer = Callable[[Any], str]  # renders a template
 
+_INCIDENT_THREAD = re.compile(r"(?:[^/]+/)?incident/inc_[a-z0-9]+")
+
+
+def is_of_incident(thread: str | None) -> bool:
+    """Tell whether a thread is that of an incident: its first message is edited, whatever its notifier says."""
+    return bool(thread and _INCIDENT_THREAD.fullmatch(thread))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifier:
@@ -573,7 +580,18 @@ class Notifier:
 
     def threads_of(self, job: Job) -> tuple[str, ...]:
         """Return the threads that a job may have, one for each channel."""
-        thread = self.thread_of(job)
+        return self._in_channels(self.thread_of(job))
+
+    @property
+    def threads_incidents(self) -> bool:
+        """Whether an incident is one message, which is edited, with a thread."""
+        return False
+
+    def threads_of_incident(self, incident: str) -> tuple[str, ...]:
+        """Return the threads that an incident (by its id) may have, one for each channel."""
+        return self._in_channels(f"incident/{incident}") if self.threads_incidents else ()
+
+    def _in_channels(self, thread: str | None) -> tuple[str, ...]:
         return (thread, *(f"{channel}/{thread}" for channel in self.channels)) if thread else ()
 
     @property
@@ -686,6 +704,10 @@ class SlackNotifier(Notifier):
     def shows_by_edits(self) -> bool:
         return self.updates and self.thread == "none"
 
+    @property
+    def threads_incidents(self) -> bool:
+        return self.url is None
+
     def limit_of(self, channel: str | None) -> SharedLimit:
         """Return the limit of a channel, or of an incoming webhook.
 
@@ -704,9 +726,7 @@ class SlackNotifier(Notifier):
 
         Who sets another `rate` for messages, as another Slack allows it, has as many more edits until it refuses some.
         """
-        if not self.updates:
-            return None
-        return self._tier_3("edits")
+        return None if self.url else self._tier_3("edits")
 
     @property
     def look_up_limit(self) -> SharedLimit | None:
@@ -723,6 +743,8 @@ class SlackNotifier(Notifier):
         return _spaced(min(self.rate.interval, _SECOND) if self.rate else _SECOND)
 
     def thread_of(self, about: Message | Job) -> str | None:
+        if isinstance(about, Message) and about.is_of_several:
+            return next(iter(self.threads_of_incident(about.incident or "")), None)
         job_id = about.id if isinstance(about, Job) else about.job_id
         if job_id is None:
             return None
@@ -764,7 +786,13 @@ class Message:
     mention: tuple[str, ...] = ()  # whom it calls in a chat: ids of people and groups, "here", "channel"
     links: tuple[tuple[str, str], ...] = ()  # (label, URL) of those that title and text have as "label (URL)"
     incident: str | None = None  # the id of the one that it is about
+    jobs: tuple[tuple[str, str], ...] = ()  # of an incident: (name, id) of those that lines of the text name
     happened_at: datetime
+
+    @property
+    def is_of_several(self) -> bool:
+        """Whether it is about an incident of several jobs, and not of one job's alarm."""
+        return self.incident is not None and self.job_id is None
 
 
 NOT_SENT_TO = "This could not be sent to "  # how the note of a fallback's delivery begins
@@ -808,8 +836,8 @@ class Delivery:
     """A stored delivery (one message for one notifier), with what one attempt needs.
 
     `event` and `says` are JSON: `event` as in Message, `says` has title, text, fields, state, rule, job_id, public_url,
-    file, mention and links. `root` is the receipt of the first message of its thread, if there is one; `wanted` is what
-    that should show, where it is edited, and `wanted_no` its number.
+    file, mention, links, incident and jobs. `root` is the receipt of the first message of its thread, if there is one;
+    `wanted` is what that should show, where it is edited, and `wanted_no` its number.
     """
 
     n: int  # the number of its row
@@ -836,6 +864,8 @@ class Delivery:
     @property
     def sequence(self) -> int:
         """The number of the state that it reports; 0 in a thread of several jobs: theirs do not compare."""
+        if is_of_incident(self.thread):
+            return 0
         event = json.loads(self.event)
         return _sequence(event) if (self.thread or "").endswith(f"/{event.get('subject')}") else 0
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from bridge.decide.messages.build import FOR_ANY, build, delivery_to, per_notifier, undeliverable
@@ -17,7 +18,7 @@ from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.links import NO_LINKS, Links
-from bridge.model import Alarm, Hold, Message, NewDelivery, Notifier, Transition
+from bridge.model import Alarm, Hold, Message, NewDelivery, Notifier, Transition, is_of_incident
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
@@ -160,6 +161,9 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
 # --- incidents ------------------------------------------------------------------------------------------------------
 
 
+NO_THREADS: Mapping[str, str | None] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedIncident:
     """The deliveries of what is said of an incident, and templates of notifiers that did not render."""
@@ -176,11 +180,13 @@ def route_incident(
     gates: Gates,
     *,
     links: Links = NO_LINKS,
+    threads: Mapping[str, str | None] = NO_THREADS,
 ) -> RoutedIncident:
     """Build the message of what has become of an incident, for whom it is.
 
     `about` is the transition of the job that opened it, or its last one: silences and mutes ask it, and the notifiers'
-    own templates name its job. Without one, as when nothing has happened, there is only the default body.
+    own templates name its job. Without one, as when nothing has happened, there is only the default body. `threads` has
+    the notifiers in which it has a thread, each with the channel that was selected for that.
     """
     message = incident_message(news, rule, book.shown_queue_names, links=links)
     facts = book.matcher.facts(about) if about else None
@@ -188,30 +194,40 @@ def route_incident(
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     notified, unpicked = book.matcher.picked(recipients(news, rule), rule.name, facts)
-    for choice in unpicked.values():
+    for choice in unpicked.values() if news.event != "joined" else ():
         errors += _pick_errors(choice, rule)
         deliveries += [undeliverable(message, choice)] if choice.is_dead else []
     for notifier in (book.notifiers[name] for name in notified if name in book.notifiers):
-        own = per_notifier(notifier, names) if names else None
-        if own and own.fault:
+        if news.event == "joined" and not notifier.threads_incidents:
+            continue
+        own = per_notifier(notifier, names) if names else FOR_ANY
+        if own.fault:
             errors.append(
                 TemplateError(rule.name, own_template(notifier.name), f'notifier "{notifier.name}": {own.fault}')
             )
+        own = replace(own, channel=threads.get(notifier.name, own.channel))
         note = unpicked[notifier.name].note if notifier.name in unpicked else None
-        delivery = delivery_to(message, notifier, note=note, own=own or FOR_ANY)
+        delivery = _in_thread(delivery_to(message, notifier, note=note, own=own), notifier, threads)
         deliveries.append(replace(delivery, hold=gates.quiet(facts, rule.name, notifier.name), urgent=rule.urgent))
     return RoutedIncident(deliveries=deliveries, errors=errors)
 
 
+def _in_thread(delivery: NewDelivery, notifier: Notifier, threads: Collection[str]) -> NewDelivery:
+    """Let the first message of an incident's thread be edited; what must be read shows as no edit of a job's."""
+    if is_of_incident(delivery.thread):
+        return replace(delivery, updates=notifier.name not in threads)
+    return replace(delivery, thread=None) if notifier.shows_by_edits else delivery
+
+
 def recipients(news: IncidentNews, rule: Rule) -> Sequence[str]:
-    """Return whom news of an incident are for."""
+    """Return whom news of an incident are for; that more joined, for those of them that have threads."""
     match news.event:
         case "escalated":
             return rule.escalate.notify if rule.escalate else ()
         case "closed":
             return news.incident.notifiers if rule.recover else ()
         case "joined":
-            return ()
+            return news.incident.notifiers
         case "completed" | "failed":
             return tuple(dict.fromkeys((*rule.notify, *news.incident.notifiers)))
     return rule.notify

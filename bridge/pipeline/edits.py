@@ -14,6 +14,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import (
     Attempt,
     Content,
+    Notifier,
     Reason,
     Rejected,
     RetryLater,
@@ -40,14 +41,14 @@ class ClaimedEdits:
 
 
 def are_due(tx: Connection, book: Rulebook, now: datetime) -> bool:
-    names = book.updating
-    return bool(names) and bool(roots.due_notifiers(tx, names, now=now))
+    names = book.editing
+    return bool(names) and bool(roots.due_notifiers(tx, names, updating=book.updating, now=now))
 
 
 def claim(tx: Connection, book: Rulebook, *, free: int, lease: str, now: datetime, threshold: int) -> ClaimedEdits:
     """Claim an edit for each limit that is free, of the notifiers that share it in turn."""
-    names = book.updating
-    due = roots.due_notifiers(tx, names, now=now) if names and free > 0 else ()
+    names = book.editing
+    due = roots.due_notifiers(tx, names, updating=book.updating, now=now) if names and free > 0 else ()
     available = claims.available(tx, due, now=now, threshold=threshold) if due else ()
     by_limit: dict[str, list[str]] = defaultdict(list)
     shared: dict[str, SharedLimit] = {}
@@ -60,7 +61,7 @@ def claim(tx: Connection, book: Rulebook, *, free: int, lease: str, now: datetim
     for state in limits.read(tx, shared.values(), now=now).values() if shared else ():
         if state.free_at <= now and len(claimed) < free:
             users = sorted(by_limit[state.limit.name], key=lambda name: (name <= state.served, name))
-            claimed += _claim_one(tx, state, users, lease, now)
+            claimed += _claim_one(tx, state, [names[user] for user in users], lease, now)
             again.append(now + state.limit.interval)
         else:
             again.append(state.free_at)
@@ -68,12 +69,15 @@ def claim(tx: Connection, book: Rulebook, *, free: int, lease: str, now: datetim
 
 
 def _claim_one(
-    tx: Connection, state: limits.LimitState, users: Iterable[str], lease: str, now: datetime
+    tx: Connection, state: limits.LimitState, users: Iterable[Notifier], lease: str, now: datetime
 ) -> list[RootEdit]:
-    for name in users:
-        if not limits.take(tx, state, name, now=now):
+    for user in users:
+        if not limits.take(tx, state, user.name, now=now):
             return []
-        if edits := roots.claim(tx, name, room=1, lease=lease, lease_for=CLAIM_LEASE, now=now):
+        edits = roots.claim(
+            tx, user.name, room=1, lease=lease, lease_for=CLAIM_LEASE, now=now, updating=user.updates
+        )  # fmt: skip
+        if edits:
             return edits
         limits.give_back(tx, state)
     return []

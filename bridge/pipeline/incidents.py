@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from bridge.decide.messages.incidents import MOST_NAMED, Event, IncidentNews
+from bridge.decide.messages.incidents import MOST_NAMED, Event, IncidentNews, present_message, shows_same
 from bridge.decide.routing import TemplateError, Waits, route_incident
 from bridge.decide.rules.incidents import (
     ALARM_FIELDS,
@@ -32,14 +34,25 @@ from bridge.decide.rules.joining import Joined, incident_job
 from bridge.decide.rules.levels import TimeInState
 from bridge.decide.rules.matching import Rule, TextCondition
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Incident, IncidentJob, IncidentKey, Job, NewDelivery, Stream, Transition, Watch
+from bridge.model import (
+    Content,
+    Incident,
+    IncidentJob,
+    IncidentKey,
+    Job,
+    Message,
+    NewDelivery,
+    Stream,
+    Transition,
+    Watch,
+)
 from bridge.pipeline.joining import add
 from bridge.pipeline.route import current_gates, log_dead
 from bridge.record import counters, incidents, public_url, rulesets
 from bridge.record.codec import dump
 from bridge.record.counters import Count
 from bridge.record.incidents import NewKey
-from bridge.record.outbox import entries
+from bridge.record.outbox import entries, roots
 from bridge.record.polling import queues, snapshots, time_in_state
 
 _MOST_JUDGED = 1_000  # keys of one poll; the next one goes on
@@ -156,7 +169,9 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
     for incident in sorted(current.values(), key=lambda one: rules[one.rule].unless is not None):
         _judge(judge, rules[incident.rule], incident)
     incidents.change_all(tx, judge.changes)
-    return _put(judge)
+    count = _put(judge)
+    show(tx, [incident.n for incident in current.values() if incident.notifiers], book, now)
+    return count
 
 
 def _judge(judge: _Judge, rule: Rule, incident: Incident) -> None:
@@ -286,6 +301,54 @@ def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) ->
         judge.say(ended, rule, closed)
 
 
+# --- the first messages of threads ----------------------------------------------------------------------------------
+
+
+def show(tx: Connection, numbers: Collection[int], book: Rulebook, now: datetime) -> None:
+    """Let the first messages of these incidents' threads show what has become of them, where they do not."""
+    found = {incident.id: incident for incident in incidents.read(tx, numbers)}
+    about = {
+        (name, thread): id_
+        for name, notifier in book.editing.items()
+        for id_ in found
+        for thread in notifier.threads_of_incident(id_)
+    }
+    stale = defaultdict[str, list[roots.Root]](list)
+    for root in roots.find(tx, about) if about else ():
+        stale[about[root.key]].append(root)
+    book = replace(book, ci_queue_names=queues.names(tx)) if stale else book
+    wishes: dict[roots.Key, tuple[Content, Mapping[str, str]]] = {}
+    for id_, mine in stale.items():
+        message = _present(tx, found[id_], book, now)
+        for root in mine:
+            if root.wanted is None or not shows_same(json.loads(root.wanted.event), message.event):
+                wishes[root.key] = entries.content_of(message), {}
+    roots.change(tx, wishes, now=now)
+
+
+def _present(tx: Connection, incident: Incident, book: Rulebook, now: datetime) -> Message:
+    rule = next((one for one in book.rules if one.name == incident.rule), None)
+    event: Event = "closed" if incident.closed_at else "opened"
+    if incident.closed_at and rule and isinstance(rule.incident, FanIn):
+        event = "failed" if incident.closed_why else "completed"
+    news = _with_jobs(tx, IncidentNews(event=event, incident=incident, now=now))
+    return present_message(news, rule, book.shown_queue_names, links=public_url.links(tx))
+
+
+def _with_jobs(tx: Connection, news: IncidentNews) -> IncidentNews:
+    jobs = incidents.details(tx, incidents.last_jobs(tx, news.incident.n, most=MOST_NAMED))
+    counted = incidents.counts(tx, [news.incident.n]).get(news.incident.n)
+    return replace(news, jobs=jobs, states=counted.states if counted else {})
+
+
+def _threads(tx: Connection, incident: Incident, book: Rulebook) -> dict[str, str | None]:
+    """Return by notifier in which channel (None: the notifier's only one) the thread of an incident is."""
+    own = f"incident/{incident.id}"
+    keys = {(name, thread) for name, one in book.editing.items() for thread in one.threads_of_incident(incident.id)}
+    found = roots.find(tx, keys) if keys else ()
+    return {name: thread.removesuffix(own).rstrip("/") or None for name, thread in (root.key for root in found)}
+
+
 # --- what an incident can do ----------------------------------------------------------------------------------------
 
 
@@ -362,15 +425,16 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
     Those of rules that are gone, or are about other keys, are closed without a word. Jobs that no watch has any more
     leave the backlogs. An absence for all jobs is watched from now on.
     """
+    closed: list[int] = []
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
     for name in sorted(incidents.current_rules(tx) - rules.keys()):
-        incidents.close_all(tx, incidents.numbers(tx, name), "its rule is no longer in rules.toml", now=now)
+        closed += incidents.close_all(tx, incidents.numbers(tx, name), "its rule is no longer in rules.toml", now=now)
     backlogs = [rule.name for rule in rules.values() if isinstance(rule.incident, Backlog)]
     incidents.leave(tx, incidents.unwatched_jobs(tx, backlogs) if backlogs else (), now=now)
     for rule in rules.values():
         fields = rule.by if rule.incident else ALARM_FIELDS
         others = incidents.numbers(tx, rule.name, other_than=fields)
-        incidents.close_all(tx, others, "its rule has another `by` now", now=now)
+        closed += incidents.close_all(tx, others, "its rule has another `by` now", now=now)
         if isinstance(rule.incident, Absence) and not rule.by:
             key = key_of(rule.name, ())
             last = incidents.latest_closed(tx, [key]).get(key)
@@ -378,6 +442,7 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
             if not incidents.lock(tx, [key]):
                 id_ = incident_id(key, generation)
                 incidents.begin(tx, [NewKey(key=key, id=id_, by=(), generation=generation, since=now)])
+    show(tx, closed, book, now)
 
 
 # --- backlogs, and alarms that escalate -----------------------------------------------------------------------------
@@ -446,10 +511,9 @@ def _put(judge: _Judge) -> int:
     new: list[NewDelivery] = []
     errors: list[TemplateError] = []
     for rule, news in judge.news:
-        jobs = incidents.details(tx, incidents.last_jobs(tx, news.incident.n, most=MOST_NAMED))
-        counted = incidents.counts(tx, [news.incident.n]).get(news.incident.n)
-        full = replace(news, jobs=jobs, states=counted.states if counted else {})
-        routed = route_incident(full, rule, _about(tx, news, jobs), book, gates, links=links)
+        full, threads = _with_jobs(tx, news), _threads(tx, news.incident, book)
+        about = _about(tx, news, full.jobs)
+        routed = route_incident(full, rule, about, book, gates, links=links, threads=threads)
         new += routed.deliveries
         errors += routed.errors
         notified = [delivery.notifier for delivery in routed.deliveries if not delivery.dead]

@@ -80,6 +80,16 @@ def find(tx: Connection, id_: str) -> Incident | None:
     return incident_of(row) if row else None
 
 
+def read(tx: Connection, numbers: Collection[int]) -> list[Incident]:
+    """Return incidents by their numbers."""
+    found: list[Incident] = []
+    ordered = sorted(numbers)
+    for start in range(0, len(ordered), _AT_ONCE):
+        mine = select(incidents).where(incidents.c.n.in_(ordered[start : start + _AT_ONCE]))
+        found += [incident_of(row) for row in tx.execute(mine.order_by(incidents.c.n))]
+    return found
+
+
 def latest_closed(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
     """Return of each of these keys the incident that closed last."""
     found: dict[IncidentKey, Incident] = {}
@@ -208,14 +218,15 @@ def numbers(tx: Connection, rule: str, *, other_than: Sequence[str] | None = Non
     return [row.n for row in found if [field for field, _ in json.loads(row.by)] != list(other_than or (None,))]
 
 
-def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> None:
-    """Close incidents without a word; forget keys that are only watched."""
+def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> list[int]:
+    """Close incidents without a word, and return these; forget keys that are only watched."""
     if not which:
-        return
+        return []
     mine = (incidents.c.n.in_(which), _is_current)
     watched = select(incidents.c.n).where(*mine, incidents.c.opened_at.is_(None))
     forget(tx, tx.execute(watched).scalars().all())
-    tx.execute(update(incidents).where(*mine).values(closed_at=ms(now), closed_why=why, due_at=None))
+    closed = update(incidents).where(*mine).values(closed_at=ms(now), closed_why=why, due_at=None)
+    return list(tx.execute(closed.returning(incidents.c.n)).scalars())
 
 
 # --- the jobs that count ----------------------------------------------------------------------------------------------

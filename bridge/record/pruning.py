@@ -252,7 +252,9 @@ def _live_threads(tx: Connection, cut: Cutoffs) -> frozenset[str]:
     # A thread is named after its job or workflow run. If it was used last before then, that was created before then.
     rows = tx.execute(select(jobs.c.bucket, jobs.c.detail).where(jobs.c.open, jobs.c.created_at < ms(cut.dead)))
     open_ = ((row.bucket, load_job(row.detail)) for row in rows)
-    return frozenset(f"{bucket}/{name}" for bucket, job in open_ for name in (job.id, job.workflow_run))
+    of_jobs = {f"{bucket}/{name}" for bucket, job in open_ for name in (job.id, job.workflow_run)}
+    going_on = select(incidents.c.id).where(incidents.c.opened_at < ms(cut.dead), incidents.c.closed_at.is_(None))
+    return frozenset(of_jobs | {f"incident/{id_}" for id_ in tx.execute(going_on).scalars()})
 
 
 def prune_threads(tx: Connection, keys: Collection[tuple[str, str]], *, cut: Cutoffs) -> int:

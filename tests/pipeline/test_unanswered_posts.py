@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from bridge.record.database import Database
 from bridge.record.schema import threads
-from bridge.send.client import HttpClient
-from bridge.send.sender import Sender
-from bridge.simulator.slack import DEMO_TOKEN
-from bridge.simulator.web import Answer, Request
+from bridge.simulator.web import Answer
 from tests.support.nouns import minutes, seconds
-from tests.support.receivers import LOOPBACK
 from tests.support.records import rows
-from tests.support.rig import Rig
-from tests.support.strict_slack import StrictSlack
-from tests.support.waiting import wait_until
+from tests.support.slack_stage import Stage, losing_the_first, on_stage
 
 POST, HISTORY = "chat.postMessage", "conversations.history"
 
@@ -39,59 +33,10 @@ notify = "ops"
 """
 
 
-class Stage(Rig):
-    """A rig whose dispatcher sends to a Slack look-alike by the same clock."""
-
-    slack: StrictSlack
-    senders: list[Sender]
-
-    def deliver(self) -> None:
-        busy = True
-        while busy:
-            self.dispatcher.wake()  # it does not wait where nothing is to come
-            busy = bool(self.dispatcher.run_once() or self.dispatcher.unfinished)
-
-    def is_killed_after_the_post(self) -> None:
-        """Let the worker end when Slack has the message and before that is recorded."""
-        self.dispatcher.run_once()
-        wait_until(lambda: self.slack.posts)
-        self.dispatcher = self.new_dispatcher(transport=self.new_sender())
-
-    def new_sender(self) -> Sender:
-        sender = Sender(
-            client=HttpClient(allow=LOOPBACK),
-            notifiers=self.book.notifiers,
-            clock=self.clock,
-            slack_api_url=self.slack.api_url,
-        )
-        self.senders.append(sender)
-        return sender
-
-
 @pytest.fixture
 def stage(db: Database) -> Iterator[Stage]:
-    stage = Stage(db, given=GIVEN, environ={"TOKEN": DEMO_TOKEN})
-    stage.senders = []
-    with StrictSlack(clock=lambda: stage.clock().timestamp()) as slack:
-        stage.slack = slack
-        stage.dispatcher = stage.new_dispatcher(transport=stage.new_sender())
-        stage.first_poll()
+    with on_stage(db, GIVEN) as stage:
         yield stage
-        for sender in stage.senders:
-            sender.close(1)
-
-
-def losing_the_first(method: str) -> Callable[[Request, Answer], Answer]:
-    """Return what loses the first answer to a method."""
-    lost: list[Request] = []
-
-    def spoil(request: Request, answer: Answer) -> Answer:
-        if lost or not request.path.endswith(method):
-            return answer
-        lost.append(request)
-        return Answer(hang_up=True)
-
-    return spoil
 
 
 def test_a_root_whose_answer_was_lost_is_adopted_and_brought_to_the_newest_state(stage: Stage) -> None:

@@ -241,7 +241,7 @@ def delivery_to(
     thread = notifier.thread_of(message)
     order = None
     if notifier.keeps_order:  # a thread has one first message, so what shares a thread goes one after the other too
-        order = thread or (f"{message.bucket}/{message.job_id}" if message.job_id else None)
+        order = thread or _subject(message)
     return NewDelivery(
         id=delivery_id(message.id, notifier.name),
         message=message,
@@ -253,6 +253,13 @@ def delivery_to(
         body=own.body,
         channel=own.channel,
     )
+
+
+def _subject(message: Message) -> str | None:
+    """Return what messages are kept in order about: an incident of several jobs, or a job."""
+    if message.is_of_several:
+        return f"incident/{message.incident}"
+    return f"{message.bucket}/{message.job_id}" if message.job_id else None
 
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = FOR_ANY) -> NewDelivery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -44,20 +44,66 @@ def incident_message(
     """Return the message; the same news make the same one."""
     incident, event = news.incident, news.event
     number = (str(incident.said),) if event == "joined" else ()
-    return Message(
+    message = Message(
         id=message_id(incident.of, incident.generation, event, *number),
         kind="incident",
         title=cut(_title(news, rule, queue_names)),
         text="\n".join(_lines(news, rule)),
-        fields=(),
+        fields=_fields(news, queue_names),
         event=_event(news, rule, queue_names, links),
         rule=rule.name,
         state=_state(news),
         public_url=links.base,
         mention=rule.mention if event in ("opened", "escalated") else (),
         incident=incident.id,
+        jobs=_names(news),
         happened_at=happened_at(news),
     )
+    return _of_job(message, news) if rule.incident is None else message
+
+
+def _of_job(message: Message, news: IncidentNews) -> Message:
+    """Return what is said of an alarm of a level rule as a message about its job, to whose thread it belongs."""
+    key, job = dict(news.incident.by), news.jobs[-1][1] if news.jobs else None
+    return replace(
+        message,
+        bucket=key["bucket"],
+        job_id=key["job"],
+        sequence=int(key["sequence"]),
+        workflow_run=job.workflow_run if job else None,
+        file=file_of(job) if job else None,
+        fields=(),
+    )
+
+
+def present_message(
+    news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], *, links: Links = NO_LINKS
+) -> Message:
+    """Return what the first message of an incident's thread shows now; None: its rule is no longer in rules.toml."""
+    incident = news.incident
+    return Message(
+        id="",
+        kind="incident",
+        title=cut(_present_title(news, rule, queue_names)),
+        text="\n".join(_present_lines(news, rule)),
+        fields=_fields(news, queue_names),
+        event=_event(news, rule, queue_names, links),
+        rule=incident.rule,
+        state=_state(news),
+        public_url=links.base,
+        incident=incident.id,
+        jobs=_names(news),
+        happened_at=news.now,
+    )
+
+
+_SHOWN = ("count", "states", "expected", "acknowledged_by", "acknowledged_at", "escalated_at", "closed_at")
+
+
+def shows_same(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two messages (by their events) show an incident in the same state."""
+    mine, its = event.get("data") or {}, other.get("data") or {}
+    return all(mine.get(name) == its.get(name) for name in _SHOWN)
 
 
 def message_id(key: IncidentKey, generation: int, event: Event, *number: str) -> str:
@@ -78,9 +124,10 @@ def happened_at(news: IncidentNews) -> datetime:
 
 
 def _state(news: IncidentNews) -> str | None:
-    """Return the worst state of its jobs, once it is over; before that, it is simply open."""
-    is_over = news.event in ("closed", "completed", "failed")
-    return next(iter(worst_first(news.states)), None) if is_over else None
+    """Return the worst state of the jobs of a group that has ended; of other incidents, whether they are over."""
+    if news.event in ("completed", "failed"):
+        return next(iter(worst_first(news.states)), None)
+    return "closed" if news.incident.closed_at else "open"
 
 
 # --- title and text -------------------------------------------------------------------------------------------------
@@ -154,6 +201,45 @@ def _what_came(spec: Threshold, counted: int, *, opens: bool) -> str:
     return f"{came}{in_a_row}{within}" if counted <= least else f"{came}, {least:,} of them{in_a_row}{within}"
 
 
+def _present_title(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str]) -> str:
+    incident, key = news.incident, key_text(news.incident, queue_names)
+    if rule and news.event in ("completed", "failed"):
+        return _title(news, rule, queue_names)
+    name = f"{incident.rule} ({key})" if key else incident.rule
+    about = what(rule, incident, news.states) if rule else f"{incident.total:,} jobs"
+    if incident.closed_at:
+        return f"{name}: {about}, over after {_lasted(incident)}"
+    if rule and isinstance(rule.incident, Threshold):
+        return f"{name}: {about} since {iso(incident.opened_at)}"
+    return f"{name}: {about}"
+
+
+def _present_lines(news: IncidentNews, rule: Rule | None) -> Iterator[str]:
+    incident = news.incident
+    if news.states and news.event not in ("completed", "failed"):
+        yield _counts(news.states)
+    if incident.acknowledged_at:
+        yield f"Acknowledged by {incident.acknowledged_by} at {iso(incident.acknowledged_at)}."
+    if incident.escalated_at:
+        to = f" to {', '.join(rule.escalate.notify)}" if rule and rule.escalate else ""
+        yield f"Escalated{to} at {iso(incident.escalated_at)}."
+    if incident.closed_at:
+        why = f": {incident.closed_why}" if incident.closed_why else ""
+        yield f"Closed at {iso(incident.closed_at)}{why}."
+    yield from _job_lines(news)
+
+
+def _fields(news: IncidentNews, queue_names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return whether an incident is open, and what its key is made of; nothing for what is said after the first."""
+    incident = news.incident
+    if news.event == "joined":
+        return ()
+    state = f"acknowledged by {incident.acknowledged_by}" if incident.acknowledged_at else "open"
+    state = "closed" if incident.closed_at else state
+    by = ((name, shown_value(name, value, queue_names)) for name, value in incident.by)
+    return (("incident", state), *by)
+
+
 def _lasted(incident: Incident) -> str:
     began, ended = incident.opened_at, incident.closed_at
     return human(max(0.0, (ended - began).total_seconds())) if began and ended else "some time"
@@ -170,49 +256,63 @@ def _lines(news: IncidentNews, rule: Rule) -> Iterator[str]:
         yield _counts(news.states)
     if news.event == "opened" and isinstance(rule.incident, Absence):
         yield f"The last one was at {iso(incident.last_at)}." if incident.last_at else "None was seen since the start."
-    if news.event == "closed":
-        return
-    bad = [one for one in news.jobs if not (one[0].state in CLOSED and one[0].state == SUCCESS)]
-    quoted = (bad or list(news.jobs))[-_MOST_QUOTED:]
+    if news.event != "closed":
+        yield from _job_lines(news)
+
+
+def _job_lines(news: IncidentNews) -> Iterator[str]:
+    quoted = _quoted(news)
     for member, job in quoted:
-        yield cut(f"• {iso(member.happened_at)} {member.state}: {_named(member, job)}", _LONGEST_LINE)
-    if incident.total > len(quoted) > 0:
-        yield f"... of {incident.total:,} jobs"
+        why = " ".join((job.message or job.code or "").split()) if job else ""
+        said = f"{_name(member, job)}{f' - {why}' if why else ''}"
+        yield cut(f"• {iso(member.happened_at)} {member.state}: {said}", _LONGEST_LINE)
+    if news.incident.total > len(quoted) > 0:
+        yield f"... of {news.incident.total:,} jobs"
 
 
-def _named(member: IncidentJob, job: Job | None) -> str:
-    if job is None:
-        return member.job_id
-    why = " ".join((job.message or job.code or "").split())
-    return f"{file_of(job)}{f' - {why}' if why else ''}"
+def _quoted(news: IncidentNews) -> Sequence[tuple[IncidentJob, Job | None]]:
+    bad = [one for one in news.jobs if not (one[0].state in CLOSED and one[0].state == SUCCESS)]
+    return (bad or list(news.jobs))[-_MOST_QUOTED:]
+
+
+def _name(member: IncidentJob, job: Job | None) -> str:
+    return " ".join(file_of(job).split()) if job else member.job_id
+
+
+def _names(news: IncidentNews) -> tuple[tuple[str, str], ...]:
+    """Return the names and ids of the jobs that the text names, each in a line of its own, in their order."""
+    return tuple((_name(member, job), member.job_id) for member, job in _quoted(news)) if news.event != "closed" else ()
 
 
 # --- the event ------------------------------------------------------------------------------------------------------
 
 
-def _event(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], links: Links) -> dict[str, Any]:
+def _event(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], links: Links) -> dict[str, Any]:
     incident, when = news.incident, happened_at(news)
+    is_fan_in = rule is not None and isinstance(rule.incident, FanIn)
     late = max(0.0, (news.now - when).total_seconds())
     jobs = [_job_facts(member, job) for member, job in news.jobs[-MOST_NAMED:]]
     data = {
         "incident": incident.id,
-        "rule": rule.name,
+        "rule": incident.rule,
         "by": dict(incident.by),
         "queue_name": queue_names.get(dict(incident.by).get("queue", "")),
         "generation": incident.generation,
-        "what": what(rule, incident, news.states),
+        "what": what(rule, incident, news.states) if rule else None,
         "opened_at": iso(incident.opened_at),
         "closed_at": iso(incident.closed_at),
         "late_seconds": round(late),
         "acknowledged_by": incident.acknowledged_by,
-        "count": incident.total if isinstance(rule.incident, FanIn) else incident.counted,
+        "acknowledged_at": iso(incident.acknowledged_at),
+        "escalated_at": iso(incident.escalated_at),
+        "count": incident.total if is_fan_in else incident.counted,
         "expected": incident.expected,
         "states": dict(news.states),
         "jobs": jobs,
         "jobs_total": incident.total,
         "url": links.incident(incident.id),
     }
-    group = isinstance(rule.incident, FanIn) and news.event in ("completed", "failed")
+    group = is_fan_in and news.event in ("completed", "failed")
     body = envelope(
         f"{'group' if group else 'incident'}.{news.event}",
         source="//ci-bridge/incidents",

@@ -101,3 +101,8 @@ class Rulebook(Ruleset):
     def updating(self) -> dict[str, Notifier]:
         """The notifiers that edit the first messages of their threads, by name."""
         return {name: notifier for name, notifier in self.notifiers.items() if notifier.updates}
+
+    @property
+    def editing(self) -> dict[str, Notifier]:
+        """The notifiers that edit the first messages of threads, were it only those of incidents, by name."""
+        return {name: notifier for name, notifier in self.notifiers.items() if notifier.edit_limit}

@@ -224,7 +224,8 @@ def first(tx: Connection, n: int, states: Collection[str], most: int) -> list[di
         found = found.where(*_members(n), messages.c.state == (state or None)).order_by(deliveries.c.n)
         for row in tx.execute(found.limit(most)):
             says = json.loads(row.says)
-            said = {"title": says["title"], "text": says["text"], "file": says.get("file"), "state": state}
+            text = "" if says.get("incident") else says["text"]  # a list of jobs, whose title says how many
+            said = {"title": says["title"], "text": text, "file": says.get("file"), "state": state}
             about = {name: getattr(row, name) for name in ("job_id", "bucket", "sequence")}
             facts.append({**about, **said, "happened_at": at(row.happened_at)})
     return facts

@@ -79,6 +79,7 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
 
 
 _SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
+_SAYS_OF_INCIDENT = ("incident", "jobs")
 
 
 def _message_row(message: Message) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def content_of(message: Message) -> Content:
     more: dict[str, Any] = {"digest": True} if message.kind == "digest" else {}
     if message.counts is not None:
         more["counts"] = dict(message.counts)
+    if message.incident is not None:
+        more |= {name: getattr(message, name) for name in _SAYS_OF_INCIDENT}
     return Content(dump(says | more), dump(message.event), message.happened_at)
 
 
@@ -251,6 +254,8 @@ def message_of(tx: Connection, number: int) -> Message:
         file=says.get("file"),
         mention=tuple(says.get("mention", ())),
         links=tuple((label, url) for label, url in says.get("links", ())),
+        incident=says.get("incident"),
+        jobs=tuple((name, job_id) for name, job_id in says.get("jobs", ())),
     )
 
 

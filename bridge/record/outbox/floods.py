@@ -27,7 +27,7 @@ class Waiting:
     may_fold: bool
 
 
-_NO_FOLD = ("digest", "test", "blind", "sees")  # kinds of messages
+_NO_FOLD = ("digest", "test", "blind", "sees", "incident")  # kinds of messages
 
 
 def _uses(notifier: str, share: Share, now: datetime) -> tuple[list[ColumnElement[bool]], dict[str, Any]]:

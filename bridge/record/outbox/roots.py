@@ -158,17 +158,26 @@ def _is_due(now: datetime) -> Any:
     return and_(_stale, threads.c.due_at <= ms(now), or_(threads.c.lease.is_(None), over))
 
 
-def due_notifiers(tx: Connection, names: Collection[str], *, now: datetime) -> set[str]:
-    """Return those of these notifiers that have an edit due."""
-    due = select(threads.c.notifier).where(threads.c.notifier.in_(names), _is_due(now)).distinct()
+_of_incident = or_(
+    threads.c.thread.startswith("incident/inc_", autoescape=True),
+    threads.c.thread.contains("/incident/inc_", autoescape=True),  # in front of it is the channel
+)
+
+
+def due_notifiers(tx: Connection, names: Collection[str], *, updating: Collection[str], now: datetime) -> set[str]:
+    """Return those of these notifiers that have an edit due; those not `updating` edit the roots of incidents only."""
+    may = or_(threads.c.notifier.in_(updating), _of_incident)
+    due = select(threads.c.notifier).where(threads.c.notifier.in_(names), _is_due(now), may).distinct()
     return set(tx.execute(due).scalars())
 
 
 def claim(
-    tx: Connection, notifier: str, *, room: int, lease: str, lease_for: timedelta, now: datetime
+    tx: Connection, notifier: str, *, room: int, lease: str, lease_for: timedelta, now: datetime, updating: bool = True
 ) -> list[RootEdit]:
     """Claim the edits of a notifier's stale roots that are due, those that are stale for longest first."""
     due = select(threads.c.notifier, threads.c.thread).where(threads.c.notifier == notifier, _is_due(now))
+    if not updating:
+        due = due.where(_of_incident)
     due = due.order_by(threads.c.due_at, threads.c.thread).limit(room)
     keys = [(row.notifier, row.thread) for row in tx.execute(skip_locked(tx, due))]
     if not keys:

@@ -51,6 +51,8 @@ _STATES = {
 }  # fmt: skip
 _STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "🔄", "🕰️", "⚠️", "🧪", "📋", "❓"
 _BLIND = "🔌"
+_OPEN, _ACKNOWLEDGED, _CLOSED = "🔴", "🟡", "🟢"  # incidents
+_BULLET = "• "  # begins a line of an incident's text that names a job
 
 
 def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
@@ -136,11 +138,20 @@ class _Seen:
             return _RECOVERED
         if kind == "ci.job.overdue":
             return _STUCK
+        if _str(kind).startswith("ci.incident."):
+            return self._progress
         if kind == "ci.job.recovered" and state not in (FAILED, CANCEL, GONE):
             return _RECOVERED
         if counts := self._counts or self.data.get("states"):
             state = worst_first(counts)[0]
         return _STATES.get(state or "", _DIGEST if self._is_digest else _UNKNOWN)
+
+    @property
+    def _progress(self) -> str:
+        """How far an incident is."""
+        if self.data.get("closed_at"):
+            return _CLOSED
+        return _ACKNOWLEDGED if self.data.get("acknowledged_by") else _OPEN
 
     @property
     def _counts(self) -> Mapping[str, int]:
@@ -181,7 +192,18 @@ class _Seen:
         if self._counts:
             counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
             text = f"{counts}\n{text}" if text else counts
-        return pieces(text, self._template_links)
+        return self._with_links_to_jobs(text) if self.says.get("jobs") else pieces(text, self._template_links)
+
+    def _with_links_to_jobs(self, text: str) -> list[Piece]:
+        """Return the text of an incident, in which each job's name is a link to its page."""
+        lines, jobs = list[list[Piece]](), iter(self.says["jobs"])
+        for line in text.split("\n"):
+            name, job_id = next(jobs, ("", "")) if line.startswith(_BULLET) else ("", "")
+            before, found, after = line.partition(f": {name}") if name else (line, "", "")
+            url = self.links.job(job_id) if found else None
+            named = [*pieces(f"{before}: "), Piece(name, url=url), *pieces(after)]
+            lines.append(named if url else pieces(line))
+        return _below(*lines)
 
     @property
     def _template_links(self) -> list[tuple[str, str]]:
@@ -196,6 +218,8 @@ class _Seen:
         if self._is_fallback:
             name = _str(self.data.get("name"))
             steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
+        if incident := self.says.get("incident"):
+            steps.append(("Open the incident", self.links.incident(_str(incident))))
         if self._is_stuck and self._job_id:
             steps += [("Open the job", self.links.job(self._job_id)), self._silence]
         return _row([Piece(label, url=url) for label, url in steps if url])
@@ -220,7 +244,7 @@ class _Seen:
     @property
     def footer(self) -> list[Piece]:
         """Which rule, which queue, how long it took, the job's short id, and how to hear no more of it."""
-        queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID]
+        queue = self.job.get("queue_name") or _str(self.job.get("queue"))[:_SHORT_ID] or self.data.get("queue_name")
         of_job = () if self._counts else (*self._spans, _str(self.says.get("job_id"))[:_SHORT_ID])
         texts = (self.says.get("rule"), queue, *of_job)
         steps = [("CI console", self._console)] if self._is_stuck else [self._silence, ("CI console", self._console)]

@@ -27,6 +27,7 @@ from bridge.model import (
     Sent,
     SharedLimit,
     SlackNotifier,
+    is_of_incident,
 )
 from bridge.send.http_types import Reply
 from bridge.send.slack.answer import (
@@ -195,13 +196,15 @@ class ApiCalls:
 
     def _root(self) -> Receipt | None:
         """Return the first message of the thread, if it is needed and in the channel that is now configured."""
-        wanted = self._notifier.update or self._notifier.thread != "none"
+        wanted = self._notifier.update or self._notifier.thread != "none" or self._is_of_incident
         root = Receipt.parse(self._delivery.root) if wanted and self._delivery.root else None
         return root if root and root.configured in (None, self._channel) else None
 
     def _under(self, root: Receipt) -> Sent:
         try:
-            if self._notifier.shows_by_edits:  # it was put into the outbox before there was a root
+            if (
+                self._notifier.shows_by_edits and not self._is_of_incident
+            ):  # it was put into the outbox before there was a root
                 return self._edited(root)
             return self._found(root) or self._replied(root)
         except SlackApiError as fault:
@@ -246,7 +249,12 @@ class ApiCalls:
     @property
     def _wanted(self) -> Content | None:
         """What the root should show, unless this delivery is newer: a worker of an older version put that there."""
-        return self._delivery.wanted if self._notifier.updates and not self._delivery.is_newer_than_wanted else None
+        is_edited = self._notifier.updates or self._is_of_incident
+        return self._delivery.wanted if is_edited and not self._delivery.is_newer_than_wanted else None
+
+    @property
+    def _is_of_incident(self) -> bool:
+        return is_of_incident(self._delivery.thread)
 
     def _receipt(self, posted: Mapping[str, Any] | SlackResponse, shows: int = 0) -> str | None:
         """Return what makes the message that was posted the root of a thread, if Slack says where it is."""
