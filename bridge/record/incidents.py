@@ -215,7 +215,8 @@ def current_rules(tx: Connection) -> set[str]:
 def numbers(tx: Connection, rule: str, *, other_than: Sequence[str] | None = None) -> list[int]:
     """Return what is watched or open of a rule; only keys that are not made of these fields, if they are given."""
     found = tx.execute(select(incidents.c.n, incidents.c.by).where(incidents.c.rule == rule, _is_current))
-    return [row.n for row in found if [field for field, _ in json.loads(row.by)] != list(other_than or (None,))]
+    rows = [(row.n, tuple(field for field, _ in json.loads(row.by))) for row in found]
+    return [number for number, fields in rows if other_than is None or fields != tuple(other_than)]
 
 
 def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> list[int]:

@@ -516,6 +516,24 @@ def test_an_asset_that_hangs_is_escalated_and_told_to_both_when_it_is_complete(d
 
 
 @on_both
+def test_an_incident_for_all_jobs_outlives_restarts_too(db: Database) -> None:
+    rig = a_rig(db, SICK.replace('by = ["queue"]\n', ""), SILENT)
+    for number in range(3):
+        fail(rig, f"j{number}")
+        rig.start()
+        rig.poll()
+    rig.start()
+    rig.passes(hours(1))
+    rig.start()
+    rig.passes(hours(1))
+    assert rig.titles() == [
+        "sick: 3 Failed within 10 min",
+        "sick is over after 10 min",
+        "silent: no Success for 2 h",
+    ]
+
+
+@on_both
 def test_an_incident_outlives_restarts_and_an_edited_rule(db: Database) -> None:
     rig = a_rig(db, SICK)
     fail(rig, "j1", "j2")
