@@ -308,7 +308,9 @@ def _notes(test: Backtest, facts: Facts) -> Iterator[str]:
     if unknown := facts["transitions_not_compared"]:
         yield f"not compared: {unknown:,} transitions, whose deliveries are no longer on record"
     if unknown := facts["stays_not_compared"]:
-        yield f"not compared: {unknown:,} times in a state whose length is not on record"
+        yield f"not compared: {unknown:,} times in a state whose length, or what else was open then, is not on record"
+    if unknown := facts["incidents_not_compared"]:
+        yield f"not compared: {unknown:,} messages about incidents that depend on polls, people or jobs not on record"
 
 
 def _rule_and_kind(row: Facts) -> str:
@@ -336,7 +338,8 @@ def _echo_differences(differences: Facts) -> None:
     rows = [
         {
             **row,
-            "transition": f"{row['from']} -> {row['to']}",
+            "transition": row["event"] or f"{row['from']} -> {row['to']}",
+            "job": row["job"] or "",
             "rule": _rule_and_kind(row),
             "before": _result(row["before"]),
             "after": _result(row["after"]),

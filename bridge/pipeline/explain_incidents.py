@@ -118,12 +118,14 @@ class _Asked:
 
     def of(self, rule: Rule) -> Facts:
         answer, why, by = self._verdict(rule)
-        if answer is Answer.NO or by is None:
+        if by is None:
             return self._facts(rule, rule.name, answer, why, by, None)
         key = key_of(rule.name, by)
         same = [one for one in self.known if one.incident.of == key]
         mine = next((one for one in same if self._is_of(rule, one)), None)
         if isinstance(rule.incident, Backlog):
+            if mine is None and answer is Answer.NO:
+                return self._facts(rule, rule.name, answer, why, None, None)
             answer, why = (COUNTS, self._why_overdue(rule.incident)) if mine else (answer, why)
         elif mine is None and not self.is_sample:
             answer, why = self._not_kept(rule, answer, why, same)

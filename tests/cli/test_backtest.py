@@ -115,8 +115,8 @@ def test_json_is_one_object(desk: Desk) -> None:
     file = desk.write("new.toml", EVERY.replace("ops", "cms"))
     found = desk.json("--rules", file, "--since", "2h")
     assert list(found) == [
-        "window", "rules", "judged_by", "transitions", "transitions_not_compared", "stays_not_compared", "rows",
-        "differences",
+        "window", "rules", "judged_by", "transitions", "transitions_not_compared", "stays_not_compared",
+        "incidents_not_compared", "rows", "differences",
     ]  # fmt: skip
     assert found["transitions"] == 3  # with Submitted, which is inferred
     assert [(row["rule"], row["notifier"], row["told"], row["before"]["told"]) for row in found["rows"]] == [

@@ -12,7 +12,8 @@ from sqlalchemy import delete, update
 
 from bridge.collect.errors import TemporaryError
 from bridge.decide.rulesfile.read import read
-from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected, Sent
+from bridge.decide.whatif.replay_incidents import IncidentChange
+from bridge.model import CANCEL, FAILED, PAUSE, RUNNING, SUBMITTED, SUCCESS, Job, Rejected, Sent, Transition
 from bridge.pipeline.backtest import Backtest
 from bridge.pipeline.digests import send_due_digests
 from bridge.record.database import Database
@@ -61,10 +62,13 @@ def counted(report: Backtest) -> dict[str, dict[str, int]]:
     }
 
 
+def _about(about: Transition | IncidentChange) -> str:
+    return about.event if isinstance(about, IncidentChange) else f"{about.job.id}: {about.was} -> {about.to}"
+
+
 def differences(report: Backtest) -> list[str]:
     return [
-        f"{one.transition.job.id}: {one.transition.was} -> {one.transition.to}, {' '.join(one.line)}: "
-        f"{one.before or 'nothing'} -> {one.after or 'nothing'}"
+        f"{_about(one.about)}, {' '.join(one.line)}: {one.before or 'nothing'} -> {one.after or 'nothing'}"
         for one in report.tally.first
     ]
 

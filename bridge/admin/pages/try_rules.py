@@ -249,4 +249,9 @@ def _notes(report: Backtest, *, is_cut: bool) -> Iterator[str]:
     if tally.unknown:
         yield f"Not compared: {tally.unknown:,} transitions whose messages are no longer on record."
     if tally.unknown_times:
-        yield f"Not compared: {tally.unknown_times:,} times in state of unknown length."
+        yield f"Not compared: {tally.unknown_times:,} times in state of unknown length, or of rules with unless."
+    if tally.unknown_incidents:
+        yield (
+            f"Not compared: {tally.unknown_incidents:,} messages about incidents that depend on polls, people or jobs"
+            " not on record."
+        )

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -56,6 +57,7 @@ class Step(NamedTuple):
     happened_at: datetime
     seen_at: datetime
     notifiers: Sequence[str]
+    about: Transition | None  # of the job that opened it, or its last one
 
 
 @dataclass(slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class _Watched:
     since: datetime
     generation: int = 1
     jobs: dict[_Place, IncidentJob] = field(default_factory=dict)
-    transitions: dict[_Place, Transition] = field(default_factory=dict)  # theirs, where rules.toml has picks
+    transitions: dict[_Place, Transition] = field(default_factory=dict)  # theirs
     told: tuple[str, ...] = ()
     opened_at: datetime | None = None
     notified_at: datetime | None = None
@@ -93,10 +95,12 @@ class _Watched:
 class Incidents:
     """Feed it transitions in the order in which they were seen, and look before and after those of one moment.
 
-    `since` is from when on absences are watched.
+    `since` is from when on absences are watched, where `began` does not say it of their rule.
     """
 
-    def __init__(self, rules: Ruleset, *, since: datetime) -> None:
+    def __init__(
+        self, rules: Ruleset, *, since: datetime, began: Mapping[str, datetime] = MappingProxyType({})
+    ) -> None:
         self._matcher: Matcher = rules.matcher
         self._zone: ZoneInfo = rules.zone
         self._rules = {rule.name: rule for rule in rules.rules if rule.incident}
@@ -112,7 +116,7 @@ class Incidents:
         self._fed = self._pushed = 0
         for rule in self._rules.values():
             if isinstance(rule.incident, Absence) and not rule.by:
-                self._watch(rule, key_of(rule.name, ()), (), since)
+                self._watch(rule, key_of(rule.name, ()), (), began.get(rule.name, since))
 
     def feed(self, transition: Transition) -> None:
         """Take note of a transition; what follows from it is judged with the next look."""
@@ -138,6 +142,20 @@ class Incidents:
             return False
         watched = self._watched.get(key_of(rule, [(name, by[name]) for name in other.by]))
         return watched is not None and watched.opened_at is not None
+
+    def generation(self, key: IncidentKey) -> int | None:
+        """Return that of what is watched or open of a key."""
+        watched = self._watched.get(key)
+        return watched.generation if watched else None
+
+    def settling(self, transition: Transition) -> Iterator[IncidentKey]:
+        """Yield the fan-ins of a job that only time is to complete, and had by when this was seen."""
+        for one in joined(transition, self._matcher):
+            watched, spec = self._watched.get(one.key), one.rule.incident
+            if watched and watched.jobs and isinstance(spec, FanIn):
+                due = settles_at(spec, self._gathered(watched))
+                if due and due <= transition.seen_at:
+                    yield one.key
 
     def is_open_for(self, rule: str, transition: Transition) -> bool:
         """Tell whether a rule has an open incident for the key of a job."""
@@ -208,9 +226,7 @@ class Incidents:
         self._changed.add(key)
 
     def _note_job(self, watched: _Watched, place: _Place, job: IncidentJob, transition: Transition) -> None:
-        watched.jobs[place] = job
-        if self._matcher.picks:
-            watched.transitions[place] = transition
+        watched.jobs[place], watched.transitions[place] = job, transition
 
     def _note_state(self, transition: Transition, place: _Place) -> None:
         """Let a job leave the backlogs of the state before, and note when it will be too long in this one."""
@@ -314,12 +330,11 @@ class Incidents:
 
     def _open(self, watched: _Watched, opened_at: datetime, now: datetime, by: IncidentJob | None = None) -> Step:
         watched.opened_at, watched.notified_at = opened_at, now
-        return self._step("opened", watched, opened_at, now, self._whom(watched, watched.rule.notify, by))
+        return self._step("opened", watched, opened_at, now, self._whom(watched, watched.rule.notify, by), by)
 
     def _whom(self, watched: _Watched, names: Sequence[str], by: IncidentJob | None = None) -> Sequence[str]:
         """Return whom an incident is sent to: the job that opened it, or its last one, picks."""
-        about = by or next(iter(watched.in_order[-1:]), None)
-        step = watched.transitions.get((about.bucket, about.job_id)) if about else None
+        step = _about(watched, by)
         facts = self._matcher.facts(step) if step else None
         found, unpicked = self._matcher.picked(names, watched.rule.name, facts)
         reached = [name for name in found if name not in unpicked or not unpicked[name].is_dead]
@@ -363,5 +378,13 @@ class Incidents:
         happened_at: datetime,
         now: datetime,
         notifiers: Sequence[str],
+        by: IncidentJob | None = None,
     ) -> Step:
-        return Step(event, watched.rule, watched.key, watched.generation, happened_at, now, notifiers)
+        about = _about(watched, by)
+        return Step(event, watched.rule, watched.key, watched.generation, happened_at, now, notifiers, about)
+
+
+def _about(watched: _Watched, by: IncidentJob | None) -> Transition | None:
+    """Return the transition of the job that opened an incident, or its last one."""
+    job = by or next(iter(watched.in_order[-1:]), None)
+    return watched.transitions.get((job.bucket, job.job_id)) if job else None

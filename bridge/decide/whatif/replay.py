@@ -12,6 +12,8 @@ from bridge.decide.rules.gates import Gates, Scope
 from bridge.decide.rules.levels import TimeInState, firing_levels
 from bridge.decide.rules.matching import Facts, Kind, Rule, Verdict
 from bridge.decide.rules.rulebook import Ruleset
+from bridge.decide.whatif.incidents import Incidents
+from bridge.decide.whatif.replay_incidents import IncidentChange, IncidentReplay, PastNews
 from bridge.model import Alarm, Hold, Silence, Transition
 
 STATUSES = ("told", "group", "throttle", "mute", "silence", "dropped")
@@ -50,7 +52,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    transition: Transition
+    about: Transition | IncidentChange
     line: Line
     before: Status | None
     after: Status | None
@@ -69,20 +71,27 @@ class Row:
 
 @dataclass(slots=True)
 class Tally:
-    """What a backtest comes to. `unknown` and `unknown_times` could not be compared."""
+    """What a backtest comes to. `unknown`, `unknown_times` and `unknown_incidents` could not be compared."""
 
     most: int = FIRST  # differences that are kept
     rows: dict[Line, Row] = field(default_factory=dict)
     first: list[Difference] = field(default_factory=list)
     unknown: int = 0
     unknown_times: int = 0
+    unknown_incidents: int = 0  # messages about incidents
 
     @property
     def differs(self) -> bool:
         return bool(self.first)
 
     def add(
-        self, step: Transition, line: Line, before: Status | None, after: Status | None, *, has_throttle: bool
+        self,
+        step: Transition | IncidentChange,
+        line: Line,
+        before: Status | None,
+        after: Status | None,
+        *,
+        has_throttle: bool,
     ) -> None:
         """Count a message. Where its rule has a throttle, it is the same whether that held it or not."""
         row = self.rows.get(line) or self.rows.setdefault(line, Row())
@@ -133,6 +142,7 @@ class Replay:
         levels = {rule.name: rule.level for rule in in_force.matcher.levels}
         self._unchanged = {rule.name for rule in rules.matcher.levels if rule.level == levels.get(rule.name)}
         self._same_mutes = rules.mutes == in_force.mutes
+        self._waiting = {rule.name for all_ in (rules, in_force) for rule in all_.matcher.levels if rule.unless}
         self._alarms: dict[tuple[str, str, int], list[Alarm]] = {}  # by the transition that ends them
 
     def feed(self, past: PastTransition) -> None:
@@ -150,6 +160,19 @@ class Replay:
             self._compare(past, "recovery", _statuses(verdicts, "recovery"))
         if not step.inferred:
             self._feed_time_in_state(past)
+
+    def incidents(self, *, since: datetime, began: Mapping[str, datetime]) -> IncidentReplay:
+        """Return the replay of the rules over several jobs; `since` and `began` as of `Incidents`."""
+        return IncidentReplay(self._rules, Incidents(self._rules, since=since, began=began), self._gates)
+
+    def compare_incidents(self, replay: IncidentReplay, past: Iterable[PastNews], *, since: datetime) -> None:
+        changes, self.tally.unknown_incidents = replay.changes(past, since=since)
+        for change in changes:
+            for name in {**change.before, **change.after}:
+                before, after = (
+                    Status(found[name]) if name in found else None for found in (change.before, change.after)
+                )
+                self.tally.add(change, ("incident", change.key.rule, name), before, after, has_throttle=False)
 
     def _gates(self, now: datetime) -> Gates:
         rules = self._rules
@@ -172,7 +195,10 @@ class Replay:
         rules = [rule for rule in self._rules.matcher.levels_for(step) if rule.level and step.to in rule.level.states]
         if not rules and not any(kind == "level" for kind, *_ in past.messages):
             return
-        if not past.is_time_known:
+        waits = self._waiting & (
+            {rule.name for rule in rules} | {rule for kind, rule, _ in past.messages if kind == "level"}
+        )
+        if not past.is_time_known or waits:  # when another rule's incident was open is not on record
             self.tally.unknown_times += 1
             return
         fired = self._overdue(past, rules)

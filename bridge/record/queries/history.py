@@ -10,11 +10,12 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, func, select
+from sqlalchemy import Connection, Row, and_, case, func, or_, select
 from sqlalchemy import text as sql
 
-from bridge.model import NOT_SENT_TO, Alarm, Transition
+from bridge.model import NOT_SENT_TO, Alarm, Incident, Transition
 from bridge.record.database import at, maybe_at, ms
+from bridge.record.incidents import incident_of
 from bridge.record.polling.snapshots import transition_of
 from bridge.record.polling.time_in_state import alarm_of
 from bridge.record.schema import (
@@ -23,6 +24,7 @@ from bridge.record.schema import (
     alarms,
     deliveries,
     digests,
+    incidents,
     job_problems,
     jobs,
     messages,
@@ -165,3 +167,69 @@ def fired(tx: Connection, steps: Sequence[Stored]) -> Mapping[Key, Mapping[str, 
         if (key := (row.bucket, row.job_id, row.sequence)) in keys:
             found[key][row.rule] = alarm_of(row)
     return found
+
+
+# --- incidents ------------------------------------------------------------------------------------------------------
+
+
+def has_incidents(tx: Connection) -> bool:
+    return tx.execute(select(incidents.c.n).where(incidents.c.opened_at.is_not(None)).limit(1)).first() is not None
+
+
+def watched_since(tx: Connection) -> Mapping[str, datetime]:
+    """Return since when each rule for all jobs together has been watched, as far as that is on record."""
+    first = select(incidents.c.rule, func.min(incidents.c.since).label("since"))
+    rows = tx.execute(first.where(incidents.c.by == "[]", incidents.c.generation == 1).group_by(incidents.c.rule))
+    return {row.rule: at(row.since) for row in rows}
+
+
+def past_incidents(tx: Connection, since: datetime) -> list[Incident]:
+    """Return what has been open from then on."""
+    recent = select(incidents).where(incidents.c.opened_at.is_not(None))
+    recent = recent.where(or_(incidents.c.closed_at.is_(None), incidents.c.closed_at >= ms(since)))
+    return [incident_of(row) for row in tx.execute(recent.order_by(incidents.c.n))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentMessage:
+    """When a message about an incident was made, what it says happened when, and what became of it by notifier."""
+
+    made_at: datetime
+    happened_at: datetime
+    notified: Mapping[str, str]
+
+
+def incident_messages(tx: Connection, ids: Sequence[str]) -> Mapping[str, IncidentMessage]:
+    """Return those of these messages (ids) that are on record."""
+    found: dict[str, IncidentMessage] = {}
+    for start in range(0, len(ids), READ_AT_ONCE):
+        for id_, rows in _incident_rows(tx, ids[start : start + READ_AT_ONCE]).items():
+            found[id_] = IncidentMessage(
+                made_at=at(rows[0].created_at),
+                happened_at=at(rows[0].happened_at),
+                notified={row.notifier: _first_status(row) for row in reversed(rows)},
+            )
+    return found
+
+
+def _incident_rows(tx: Connection, ids: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    first_gate = deliveries.c.held_by == digests.c.gate + ":" + digests.c.name
+    dropped = and_(digests.c.drops, first_gate, deliveries.c.state.not_in((HELD, MERGED))).label("dropped")
+    columns = (deliveries.c[name] for name in ("message", "notifier", "note", "held_by", "created_at"))
+    rows = (
+        select(*columns, messages.c.happened_at, dropped)
+        .join(messages, messages.c.id == deliveries.c.message)
+        .outerjoin(digests, digests.c.n == deliveries.c.digest)
+        .where(deliveries.c.message.in_(ids))
+        .order_by(deliveries.c.n)
+    )
+    found: dict[str, list[Any]] = defaultdict(list)
+    for row in tx.execute(rows):
+        if not (row.note and row.note.startswith(_BY_FALLBACK)):
+            found[row.message].append(row)
+    return found
+
+
+def _first_status(row: Row[Any]) -> str:
+    gate = row.held_by.partition(":")[0] if row.held_by else "told"
+    return "dropped" if row.dropped else "told" if gate == "flood" else gate
