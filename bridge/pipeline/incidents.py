@@ -306,6 +306,8 @@ def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) ->
 
 def show(tx: Connection, numbers: Collection[int], book: Rulebook, now: datetime) -> None:
     """Let the first messages of these incidents' threads show what has become of them, where they do not."""
+    if not book.editing or not numbers:
+        return
     found = {incident.id: incident for incident in incidents.read(tx, numbers)}
     about = {
         (name, thread): id_
@@ -314,7 +316,7 @@ def show(tx: Connection, numbers: Collection[int], book: Rulebook, now: datetime
         for thread in notifier.threads_of_incident(id_)
     }
     stale = defaultdict[str, list[roots.Root]](list)
-    for root in roots.find(tx, about) if about else ():
+    for root in roots.find(tx, about):
         stale[about[root.key]].append(root)
     book = replace(book, ci_queue_names=queues.names(tx)) if stale else book
     wishes: dict[roots.Key, tuple[Content, Mapping[str, str]]] = {}
