@@ -150,6 +150,7 @@ def _messages(facts: Facts) -> Iterator[str]:
 
 def _rules(facts: Facts) -> Iterator[str]:
     rows = [_edge(rule) for rule in facts["rules"]] + [_level(rule) for rule in facts["levels"]]
+    rows += [_incident(one) for one in facts["incidents"]]
     non_matching = [number for number, row in enumerate(rows) if row[0] in ("no", "stopped")]
     left_out = set(non_matching[_NON_MATCHING:])
     yield from _aligned([row for number, row in enumerate(rows) if number not in left_out])

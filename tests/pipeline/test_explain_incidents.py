@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from bridge.admin.schemas.explanations import Explanation
+from bridge.cli.explain import as_text
 from bridge.model import FAILED, RUNNING, SUBMITTED, SUCCESS
 from bridge.record import incidents
 from bridge.record.database import Database
@@ -206,3 +208,14 @@ def test_a_sample_job_says_for_which_key_it_would_count(db: Database) -> None:
     assert (found["answer"], found["standing"]) == ("counts", "2 of 3 in the last 10 min: j1, j2")
     (unknown,) = rig.sample(known=False, tag="Transcode", queue="p1", to="Failed")["incidents"]
     assert (unknown["answer"], unknown["by"], unknown["standing"]) == ("counts", {"queue": "p1"}, None)
+
+
+def test_the_text_names_the_key_and_how_far_it_is(db: Database) -> None:
+    rig = a_rig(db, SICK)
+    fail(rig, "j1", "j2")
+    rig.poll_on()
+    line = as_text(rig.last()).splitlines()[-1].split()
+    assert " ".join(line) == 'counts rule "sick" (line 18) counts; queue p1: 2 of 3 in the last 10 min: j1, j2'
+    fail(rig, "j3")
+    rig.poll_on()
+    assert Explanation.model_validate(rig.last()).incidents[0].state == "open"

@@ -22,7 +22,7 @@ from tests.pipeline.test_backtest import backtest, counted, differences
 from tests.pipeline.test_incidents import ASSET, BACKLOG, ESCALATE, ROW, SETTLE, SHARE, SICK, SILENT, a_rig, fail, part
 from tests.support.nouns import NOW, hours, minutes, seconds
 from tests.support.records import rows
-from tests.support.rig import Rig
+from tests.support.rig import STUCK, Rig
 
 LANGUAGE = "".join((
     SICK + ESCALATE,
@@ -71,6 +71,15 @@ def test_what_was_acknowledged_is_not_compared(db: Database) -> None:
     rig.passes(minutes(5))
     report = backtest(rig)
     assert (differences(report), report.tally.unknown_incidents) == ([], 1)
+
+
+def test_a_level_rule_that_waits_for_another_is_not_compared(db: Database) -> None:
+    rig = a_rig(db, SICK, STUCK + 'unless = "sick"\n')
+    fail(rig, "j1", "j2", "j3")
+    rig.has("r1", RUNNING)
+    rig.passes(hours(1))
+    report = backtest(rig)
+    assert (differences(report), report.tally.unknown_times) == ([], 1)
 
 
 def test_what_began_before_the_window_is_known(db: Database) -> None:
