@@ -31,7 +31,7 @@ from bridge.pipeline.callbacks import Answered, Named, Outcome
 from bridge.record import rulesets
 from bridge.record.counters import BOUNDS, MOST_KEPT, OTHER, Labels, Total, totals
 from bridge.record.outbox.results import ATTEMPT_LABELS
-from bridge.record.queries import gauges
+from bridge.record.queries import gauges, incidents
 from bridge.send.registry import integration_of
 
 Row = Mapping[str, Any]
@@ -68,6 +68,7 @@ class MetricsApi(Endpoints):
                 faults=rulesets.faults(tx),
                 holders=gauges.holders(tx, now=now),
                 digests=gauges.open_digests(tx),
+                incidents=incidents.open_by_rule(tx),
                 totals=totals(tx, COUNTED),
             )
 
@@ -86,6 +87,7 @@ class Scrape(Collector):
     faults: Mapping[str, Row]
     holders: Mapping[str, str]
     digests: Mapping[tuple[str, str], int]
+    incidents: Mapping[str, int]
     totals: Sequence[Total]
 
     def collect(self) -> Iterator[Metric]:
@@ -112,6 +114,7 @@ class Scrape(Collector):
         yield gauge("worker_clock_doubted", doubted, ["role", "worker"], doubts)
         yield self._leases()
         yield self._digests()
+        yield self._incidents()
         yield from counted(self.totals, self.book)
 
     def _of_watches(self) -> Iterator[Metric]:
@@ -167,6 +170,11 @@ class Scrape(Collector):
             labels = (gate, name if gate in ("group", "throttle") else "")
             waiting[labels] = waiting.get(labels, 0) + count
         return gauge("digest_open", "Digests that are not sent yet.", ["gate", "rule"], waiting)
+
+    def _incidents(self) -> Metric:
+        known = {(rule.name,): 0 for rule in self.book.rules if rule.incident or rule.escalate}
+        found = {(rule,): count for rule, count in self.incidents.items()}
+        return gauge("incidents_open", "Open incidents, acknowledged or not.", ["rule"], known | found)
 
 
 _CAUSES = (Reason.AUTH, Reason.CHANNEL, Reason.GONE, Reason.OTHER)  # of a notifier's pause

@@ -18,6 +18,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "jobs": ("lists", "list, show, tell (notify manually): the jobs as last seen."),
     "transitions": ("lists", "list: what changed, and which rules matched."),
     "deliveries": ("deliveries", "list, show, redrive (resend): what was sent, to whom, and the outcome."),
+    "incidents": ("incidents", "list, show, acknowledge: what rules over several jobs have found."),
     "notifier": ("lists", "test, resume: one Slack channel or webhook."),
     "silence": ("silences", "add, list, end: hold messages back for a while."),
     "db": ("serve", "upgrade: bring the database's schema up to date."),

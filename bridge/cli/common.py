@@ -18,6 +18,7 @@ from bridge import settings as settings_module
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR
 from bridge.decide.text.times import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
 from bridge.environment import lookup
@@ -212,6 +213,13 @@ def login() -> str | None:
         return lookup(os.environ, "USER") or getpass.getuser()
     except (KeyError, OSError):
         return None
+
+
+def author(by: str | None, does: str) -> str:
+    """Return who does something, by default the user who is logged in. Raises UsageError."""
+    if not (who := (by or login() or "").strip()) or len(who) > LONGEST_AUTHOR or not who.isprintable():
+        raise click.UsageError(f"say who {does} with --by NAME, in at most {LONGEST_AUTHOR} printable characters")
+    return who
 
 
 def operations(db: Database, who: str | None = None) -> Operations:

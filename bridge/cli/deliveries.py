@@ -64,10 +64,10 @@ def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
 def _with_reports(delivery: Facts) -> Facts:
     """Add what a delivery reports: a state, that a job left one, or something about a watch."""
     said = f"no longer {delivery['left']}" if delivery["left"] else delivery["tells"]
-    return delivery | {"reports": _OF_WATCHES.get(delivery["kind"], said)}
+    return delivery | {"reports": _REPORTS.get(delivery["kind"], said)}
 
 
-_OF_WATCHES = {"blind": "a watch cannot see", "sees": "a watch sees again"}
+_REPORTS = {"blind": "a watch cannot see", "sees": "a watch sees again", "incident": "an incident"}
 
 
 @deliveries.command("show")

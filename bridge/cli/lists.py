@@ -23,6 +23,7 @@ from bridge.cli.common import (
 )
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
+from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.queries import lists
@@ -144,7 +145,10 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
         if len(found) > 1:
             buckets = ", ".join(job["bucket"] for job in found)
             fail(f'job "{job_id}" is in several buckets; add --bucket with one of: {buckets}')
-        job = found[0] | {"problems": problems.of_job(tx, found[0]["bucket"], job_id)}
+        bucket = found[0]["bucket"]
+        counts_for = incidents_of_job(tx, bucket, job_id, rules_in_force(tx))
+        more = {"problems": problems.of_job(tx, bucket, job_id), "incidents": counts_for}
+    job = found[0] | more
     (echo_json if as_json else echo_details)(job)
 
 

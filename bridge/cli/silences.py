@@ -11,6 +11,7 @@ import click
 
 from bridge.cli.common import (
     Facts,
+    author,
     configured_rules,
     count_of,
     echo,
@@ -217,8 +218,7 @@ def end(silence_id: str, by: str | None) -> None:
       ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi
       ci-bridge silence end sil_3wgd3btsuo6wb2kdedccezf4qi --by ann
     """
-    if not (who := (by or login() or "").strip()) or len(who) > 100 or not who.isprintable():
-        raise click.UsageError("say who ends it with --by NAME, in at most 100 printable characters")
+    who = author(by, "ends it")
     try:
         ended, count = operations(open_database(), who).end_silence(silence_id)
     except OperationRefused as error:

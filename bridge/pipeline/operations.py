@@ -18,20 +18,23 @@ from sqlalchemy import Connection
 from bridge.decide.messages.build import delivery_id, delivery_to, test_message
 from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
+from bridge.decide.rules.incidents import FanIn
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.silences import MOST, SilenceRequest, silence_warnings, too_costly
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
-from bridge.model import Blindness, Silence, Transition
+from bridge.model import Blindness, Incident, Silence, Transition
+from bridge.pipeline.incidents import show
 from bridge.pipeline.route import with_queue_names
-from bridge.record import actions, public_url, rulesets
+from bridge.record import actions, incidents, public_url, rulesets
 from bridge.record.actions import Action
 from bridge.record.database import Database, ms
 from bridge.record.outbox import batches, entries, silences
 from bridge.record.outbox.batches import Batch
 from bridge.record.polling import leases, snapshots
 from bridge.record.queries import explanations, gauges, lists
+from bridge.record.queries import incidents as queried
 from bridge.record.queries.lists import Filter
 
 logger = logging.getLogger(__name__)
@@ -273,6 +276,40 @@ class Operations:
                 raise Conflict(f"silence {id_} has been over since {iso(ended.ends_at)}")
             self._record(tx, "end_silence", id_, {"ends_at": iso(before.ends_at)}, {"ends_at": iso(ended.ends_at)})
             return ended, silences.counts(tx, [id_]).get(id_, 0)
+
+    # --- incidents ------------------------------------------------------------------------------------------
+
+    def acknowledge(self, id_: str, book: Rulebook | None) -> None:
+        """Store that somebody takes care of an incident, which then does not escalate, and let its threads show it.
+
+        That may be a group that is not complete yet: `book` says which incidents are groups. Without one, threads
+        show it when the incident is judged next.
+        """
+        with self.db.write() as tx:
+            before = queried.one(tx, id_)
+            if before is None:
+                raise NotFound(f'there is no incident "{id_[:100]}"')
+            if before.state == "watched" and not _is_group(before, book):
+                raise Conflict(f"incident {id_} has not opened yet; only a group can be acknowledged before")
+            if not incidents.acknowledge(tx, id_, self.who, now=self.now):
+                raise Conflict(_why_not_acknowledged(queried.one(tx, id_) or before))
+            if book:
+                show(tx, [before.n], book, self.now)
+            after = {"acknowledged_by": self.who}
+            self._record(tx, "acknowledge_incident", id_, {"acknowledged_by": None}, after)
+        logger.info("incident acknowledged", extra={"incident": id_, "author": self.who})
+
+
+def _is_group(incident: Incident, book: Rulebook | None) -> bool:
+    rules = book.rules if book else ()
+    return any(rule.name == incident.rule and isinstance(rule.incident, FanIn) for rule in rules)
+
+
+def _why_not_acknowledged(incident: Incident) -> str:
+    if incident.closed_at:
+        return f"incident {incident.id} has been closed since {iso(incident.closed_at)}"
+    by, at = incident.acknowledged_by, iso(incident.acknowledged_at)
+    return f"incident {incident.id} was acknowledged by {by} at {at}"
 
 
 def _require(kind: str, name: str, known: Collection[str]) -> None:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from bridge.model import Incident, IncidentJob, IncidentKey, Job
-from bridge.record.codec import dump, from_row, load_job
+from bridge.record.codec import dump, from_row, load_job, storable
 from bridge.record.database import at, ms, skip_locked, upsert
 from bridge.record.schema import IS_OUT, incident_jobs, incidents, jobs, streams
 
@@ -217,6 +217,13 @@ def numbers(tx: Connection, rule: str, *, other_than: Sequence[str] | None = Non
     found = tx.execute(select(incidents.c.n, incidents.c.by).where(incidents.c.rule == rule, _is_current))
     rows = [(row.n, tuple(field for field, _ in json.loads(row.by))) for row in found]
     return [number for number, fields in rows if other_than is None or fields != tuple(other_than)]
+
+
+def acknowledge(tx: Connection, id_: str, by: str, *, now: datetime) -> bool:
+    """Store who has taken note of an incident, once, while it is not closed; return whether that was so."""
+    mine = (incidents.c.id == id_, _is_current, incidents.c.acknowledged_at.is_(None))
+    changed = update(incidents).where(*mine).values(acknowledged_at=ms(now), acknowledged_by=storable(by))
+    return tx.execute(changed).rowcount == 1
 
 
 def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> list[int]:

@@ -410,7 +410,12 @@ incidents = Table(
 )
 _partial(incidents, "current", "rule", "key", where="closed_at IS NULL", unique=True)
 _partial(incidents, "due", "due_at", "n", where="due_at IS NOT NULL")
+_partial(incidents, "open", "opened_at", "n", where="opened_at IS NOT NULL AND closed_at IS NULL")
 _partial(incidents, "listed", "opened_at", "n", where="opened_at IS NOT NULL")
+Index(
+    "incident_listed_rule", listed_by(incidents.c.rule), incidents.c.opened_at, incidents.c.n,
+    sqlite_where=text("opened_at IS NOT NULL"), postgresql_where=text("opened_at IS NOT NULL"),
+)  # fmt: skip
 
 incident_jobs = Table(
     "incident_job",

@@ -270,6 +270,15 @@ def test_a_thousand_rules_are_all_there(world: World) -> None:
     assert matches[("of old",)] == 1
 
 
+def test_open_incidents_are_counted_by_rule(either_world: World) -> None:
+    sick = '[[rule]]\nname = "sick"\nto = "Failed"\ncount = ">= 3"\nwithin = "10m"\nnotify = "cms"\n'
+    either_world.book = a_book(RULES + sick)
+    assert scrape(either_world)["bridge_incidents_open"] == {("sick",): 0}
+    for key in ("k1", "k2"):
+        either_world.incident("j1", rule="sick", key=key)
+    assert scrape(either_world)["bridge_incidents_open"] == {("sick",): 2}
+
+
 def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_world: World) -> None:
     def hold(gate: str, name: str) -> Hold:
         return Hold(gate=gate, name=name, until=NOON + timedelta(hours=1))  # type: ignore[arg-type]  # one of them

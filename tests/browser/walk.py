@@ -22,11 +22,12 @@ class LivedIn:
     job: str
     delivery: str
     batch: str
+    incident: str
 
     @property
     def paths(self) -> list[str]:
         """Return the address of every page. A page whose address has a new argument is to be named here."""
-        facts = {"job_id": self.job, "delivery_id": self.delivery, "batch_id": self.batch}
+        facts = {"job_id": self.job, "delivery_id": self.delivery, "batch_id": self.batch, "incident_id": self.incident}
         app = World(self.bridge.stage.db).app()
         found = []
         for rule in app.url_map.iter_rules():
@@ -43,4 +44,5 @@ def lived_in(bridge: Bridge) -> LivedIn:
     other, _ = bridge.dead()
     operations = by_hand(bridge.stage.db, now=datetime.now(UTC))
     batch = operations.redrive_batch(Filter(state="dead", job=other), interval=timedelta(hours=1))
-    return LivedIn(bridge, job, dead["id"], batch.id)
+    incident = World(bridge.stage.db, now=datetime.now(UTC)).incident(job, other)
+    return LivedIn(bridge, job, dead["id"], batch.id, incident)

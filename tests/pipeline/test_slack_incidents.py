@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.model import FAILED, RUNNING, SUCCESS
-from bridge.pipeline.incidents import show
-from bridge.record import incidents
+from bridge.pipeline.operations import Conflict
 from bridge.record.database import Database
 from bridge.record.schema import SENT, deliveries, threads
 from bridge.record.schema import incidents as table
@@ -17,7 +16,7 @@ from bridge.simulator.web import Answer
 from bridge.simulator.workspace import Post
 from bridge.wiring import parts
 from tests.conftest import on_both
-from tests.support.nouns import hours, minutes, seconds
+from tests.support.nouns import by_hand, hours, minutes, seconds
 from tests.support.records import rows
 from tests.support.slack_stage import Stage, first_line, losing_the_first, on_stage, times_left_out
 
@@ -81,10 +80,8 @@ def first_lines(root: Post) -> list[str]:
 
 
 def acknowledge(stage: Stage, who: str = "ann") -> None:
-    with stage.db.write() as tx:
-        (number,) = [row["n"] for row in rows(stage.db, table) if row["opened_at"] and not row["closed_at"]]
-        incidents.change(tx, number, acknowledged_at=stage.clock(), acknowledged_by=who)
-        show(tx, [number], stage.book, stage.clock())
+    (id_,) = [row["id"] for row in rows(stage.db, table) if row["opened_at"] and not row["closed_at"]]
+    by_hand(stage.db, now=stage.clock(), who=who).acknowledge(id_, stage.book)
     stage.lives(seconds(6))
 
 
@@ -133,7 +130,8 @@ def test_who_acknowledged_it_shows_on_the_message(stage: Stage) -> None:
     assert first_lines(root) == [OPENED, "🟡 sick (queue vod): 3 Failed since TIME"]
     assert "Acknowledged by ann at " in root.text
     assert "acknowledged by ann" in json.dumps(root.blocks)
-    acknowledge(stage)  # once more, at another time
+    with pytest.raises(Conflict, match="was acknowledged by ann"):
+        acknowledge(stage, "ben")
     assert len(root.versions) == 2
 
 

@@ -15,10 +15,25 @@ from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import FAILED, NEW, Attempt, Job, JobProblem, Outcome, Queue, Rejected, Sent, Silence, Transition
+from bridge.model import (
+    FAILED,
+    NEW,
+    Attempt,
+    IncidentJob,
+    IncidentKey,
+    Job,
+    JobProblem,
+    Outcome,
+    Queue,
+    Rejected,
+    Sent,
+    Silence,
+    Transition,
+)
 from bridge.pipeline.route import route_all
-from bridge.record import rulesets
+from bridge.record import incidents, rulesets
 from bridge.record.database import Database
+from bridge.record.incidents import NewKey
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, problems, queues, snapshots
@@ -176,6 +191,19 @@ class World:
         with self.db.write() as tx:
             snapshots.save(tx, jobs, steps, {}, stream="s", streams=["s"], now=self.now)
             return list(route_all(tx, self.book, steps, self.now))
+
+    def incident(self, *jobs: str, rule: str = "all", key: str = "k1", by: str = "p224") -> str:
+        """Record an open incident that these jobs count for; return its id."""
+        of = IncidentKey(rule, key)
+        new = NewKey(key=of, id=f"inc_{key}", by=[("queue", by)], generation=1, since=self.now)
+        with self.db.write() as tx:
+            number = incidents.begin(tx, [new])[of].n
+            members = [
+                IncidentJob(bucket=BUCKET, job_id=id_, sequence=1, state=FAILED, happened_at=self.now) for id_ in jobs
+            ]
+            incidents.add_jobs(tx, [(number, job) for job in members])
+            incidents.change(tx, number, opened_at=self.now, notified_at=self.now)
+        return new.id
 
     def delivery_of(self, number: int) -> str:
         """Record a job that the notifier cms is told of; return the delivery's id."""

@@ -15,10 +15,12 @@ from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.parts import BY_API
 from bridge.admin.schemas import deliveries
 from bridge.admin.schemas.deliveries import DeliveryAccepted, NewDelivery, NotifierTestRequest, NotifyRequest
+from bridge.admin.schemas.incidents import AcknowledgeRequest, Incident
 from bridge.admin.schemas.rulebook import NotifierAccepted, WatchAccepted
 from bridge.admin.schemas.silences import NewSilence, Silence, SilenceMade
 from bridge.decide.rulesfile.silences import read_silence
 from bridge.decide.text.values import FieldFaults
+from bridge.pipeline.incident_facts import incident_details
 from bridge.pipeline.operations import LOOKED_AT_IN_WEB, Accepted, foresee, silence_facts
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
@@ -51,6 +53,11 @@ class OperationsApi(Endpoints):
         yield post(
             "jobs/<job_id>/tell", self.notify, "notify manually of a transition that no rule notified of",
             name="tell_by_hand", body=NotifyRequest, answer=NewDelivery, located=True, refuses=(409,),
+        )  # fmt: skip
+        yield post(
+            "incidents/<incident_id>/acknowledge", self.acknowledge,
+            "say that somebody takes care of an incident, which then does not escalate",
+            body=AcknowledgeRequest, body_needed=False, answer=Incident, done=200, refuses=(409,),
         )  # fmt: skip
         yield from self._batch_routes()
         yield from self._silence_routes()
@@ -124,6 +131,18 @@ class OperationsApi(Endpoints):
         query.nothing(request)
         batch, cancelled = self.parts.operations().cancel_batch(batch_id)
         return answer(deliveries.BatchCancelled.model_validate(batch.facts() | {"cancelled": cancelled}))
+
+    # --- incidents ---------------------------------------------------------------------------------------------
+
+    def acknowledge(self, incident_id: str) -> ResponseReturnValue:
+        query.parameters(request, [])
+        asked = query.json_of(request, AcknowledgeRequest) if query.body(request) else AcknowledgeRequest()
+        self.parts.operations(asked.author or BY_API).acknowledge(incident_id, self.parts.book())
+        with self.parts.db.read() as tx:
+            found = incident_details(tx, incident_id, self.parts.in_force(tx), now=self.parts.clock(), limit=1)
+        if found is None:
+            raise Problem(404, f'there is no incident "{incident_id[:100]}"')
+        return answer(Incident.model_validate(found[0]))
 
     # --- notifiers and watches ---------------------------------------------------------------------------------
 

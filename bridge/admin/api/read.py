@@ -13,9 +13,10 @@ from bridge.admin.auth import Scope
 from bridge.admin.http import query
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import PAGING, Endpoints, Route, answer
-from bridge.admin.schemas import deliveries, jobs, rulebook, stats
+from bridge.admin.schemas import deliveries, incidents, jobs, rulebook, stats
 from bridge.admin.schemas.silences import Silences
 from bridge.display import LINE
+from bridge.pipeline.incident_facts import find_incidents, incident_details, incidents_of_job
 from bridge.pipeline.operations import silence_facts
 from bridge.pipeline.stats import detection
 from bridge.pipeline.stats import stats as read_stats
@@ -23,12 +24,14 @@ from bridge.record import counters, rulesets
 from bridge.record.outbox import silences
 from bridge.record.polling import problems, queues
 from bridge.record.queries import gauges, lists
+from bridge.record.queries.incidents import STATES
 from bridge.record.queries.lists import Cursor, Facts
 from bridge.record.schema import DELIVERY_STATES
 
 _SHORT = f"long texts are cut to one line of {LINE} characters"
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
 _OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
+_OF_INCIDENTS = ("state", "rule")
 _OF_STATS = ("span", "tag", "queue")
 
 
@@ -54,6 +57,11 @@ class ReadApi(Endpoints):
         )
         path, model = "deliveries/<delivery_id>", deliveries.DeliveryDetail
         yield get(path, self.delivery, model, "one delivery", query=(), refuses=(404,))
+        summary = f"incidents, those that opened last first; keys that are only watched with that state; {_SHORT}"
+        of_incidents = (*_OF_INCIDENTS, *PAGING)
+        yield get("incidents", self.incidents, incidents.Incidents, summary, query=of_incidents, states=STATES)
+        summary = "one incident, with a page of its jobs"
+        yield get("incidents/<incident_id>", self.incident, incidents.IncidentDetail, summary, refuses=(404,))
         yield get("rules", self.rules, rulebook.Rules, "the rules in force, in their order")
         yield get("notifiers", self.notifiers, rulebook.Notifiers, "notifiers, and the number of their deliveries")
         summary = "jobs in each state, how soon changes were seen, the ends of deliveries, and their latency"
@@ -89,8 +97,10 @@ class ReadApi(Endpoints):
             found = [job for job in lists.job_details(tx, job_id) if bucket in (None, job["bucket"])]
             if not found:
                 raise Problem(404, problems.no_job(tx, job_id, bucket))
+            rules = self.parts.in_force(tx)
             for job in found:
                 job["problems"] = problems.of_job(tx, job["bucket"], job_id)
+                job["incidents"] = incidents_of_job(tx, job["bucket"], job_id, rules)
         if len(found) > 1:
             buckets = ", ".join(job["bucket"] for job in found)
             raise Problem(409, f'several buckets have a job "{job_id}"; add ?bucket= with one of: {buckets}')
@@ -106,6 +116,23 @@ class ReadApi(Endpoints):
             # A receiver's response to an error may contain a secret of its own.
             found["tries"] = [attempt | {"answer": None} for attempt in found["tries"]]
         return answer(deliveries.DeliveryDetail.model_validate(found))
+
+    def incidents(self) -> ResponseReturnValue:
+        asked, now = query.read(request, _OF_INCIDENTS, states=STATES), self.parts.clock()
+        with self.parts.db.read() as tx:
+            rules = self.parts.in_force(tx)
+            page = find_incidents(tx, asked.which, rules, now=now, cursor=asked.cursor, limit=asked.limit)
+        return answer(incidents.Incidents.model_validate({"items": page.items, "cursor": _text(page.cursor)}))
+
+    def incident(self, incident_id: str) -> ResponseReturnValue:
+        asked, now = query.read(request), self.parts.clock()
+        with self.parts.db.read() as tx:
+            rules = self.parts.in_force(tx)
+            found = incident_details(tx, incident_id, rules, now=now, cursor=asked.cursor, limit=asked.limit)
+        if found is None:
+            raise Problem(404, f'there is no incident "{incident_id[:100]}"')
+        facts, cursor = found
+        return answer(incidents.IncidentDetail.model_validate(facts | {"cursor": _text(cursor)}))
 
     def silences(self) -> ResponseReturnValue:
         asked, now = query.read(request), self.parts.clock()

@@ -21,6 +21,7 @@ from bridge.admin.http import problems
 from bridge.admin.http.problems import Problem
 from bridge.admin.pages import texts
 from bridge.admin.pages.deliveries import DeliveryPages
+from bridge.admin.pages.incidents import IncidentPages
 from bridge.admin.pages.jobs import JobPages
 from bridge.admin.pages.overview import Overview
 from bridge.admin.pages.routes import may_act, show
@@ -44,12 +45,22 @@ _STATIC = Path(__file__).parent / "static"
 _FOR_A_YEAR = 365 * 86400
 _ALL = "all"  # in the address of a page: its texts in full
 NAVIGATION = (
-    ("overview", "Overview"), ("jobs", "Jobs"), ("deliveries", "Deliveries"), ("rules", "Rules"),
-    ("notifiers", "Notifiers"), ("silences", "Silences"), ("watches", "Watches"),
+    ("overview", "Overview"), ("jobs", "Jobs"), ("deliveries", "Deliveries"), ("incidents", "Incidents"),
+    ("rules", "Rules"), ("notifiers", "Notifiers"), ("silences", "Silences"), ("watches", "Watches"),
 )  # fmt: skip
 
 
-_SUBJECTS = (Overview, JobPages, DeliveryPages, RulePages, TryRulesPages, NotifierPages, SilencePages, WatchPages)
+_SUBJECTS = (
+    Overview,
+    JobPages,
+    DeliveryPages,
+    IncidentPages,
+    RulePages,
+    TryRulesPages,
+    NotifierPages,
+    SilencePages,
+    WatchPages,
+)
 
 
 class Dashboard:

@@ -17,9 +17,10 @@ from bridge.admin.schemas.jobs import Job, JobDetail
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import STATES
 from bridge.pipeline.explain import explain_stored
+from bridge.pipeline.incident_facts import incidents_of_job
 from bridge.pipeline.operations import OperationRefused
 from bridge.record.polling import problems
-from bridge.record.queries import lists
+from bridge.record.queries import incidents, lists
 from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
@@ -61,8 +62,10 @@ class JobPages(Pages):
                 raise Problem(404, f"{problems.no_job(tx, job_id, bucket)}; is the id right, and does a watch list it?")
             if len(found) > 1:
                 return show("job_choice.html", job_id=job_id, found=found)
-            unread = problems.of_job(tx, found[0]["bucket"], job_id)
-            job = JobDetail.of(found[0] | {"problems": unread}, self.parts.queue_names(tx))
+            bucket = found[0]["bucket"]
+            counts_for = incidents_of_job(tx, bucket, job_id, self.parts.in_force(tx))
+            more = {"problems": problems.of_job(tx, bucket, job_id), "incidents": counts_for}
+            job = JobDetail.of(found[0] | more, self.parts.queue_names(tx))
             attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MAX_OF_EACH:]])
             explanations, note = explained(tx, found[0], book, now=now)
         events = timeline(job, attempts)
@@ -89,9 +92,11 @@ class JobPages(Pages):
         with self.parts.db.read() as tx:
             if lists.delivery_details(tx, wanted):
                 return redirect(url_for("pages.delivery", delivery_id=wanted), 303)
+            if incidents.one(tx, wanted):
+                return redirect(url_for("pages.incident", incident_id=wanted), 303)
             if lists.job_details(tx, wanted):
                 return redirect(url_for("pages.job", job_id=wanted), 303)
-        return refused(f'No job and no delivery has the id "{wanted[:100]}".', "jobs")
+        return refused(f'No job, delivery or incident has the id "{wanted[:100]}".', "jobs")
 
 
 def explained(tx: Connection, job: Facts, book: Rulebook, *, now: datetime) -> tuple[Sequence[Facts], str | None]:

@@ -21,6 +21,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.display import visible
 from bridge.pipeline import stats
 from bridge.pipeline.health import watched
+from bridge.pipeline.incident_facts import find_incidents
 from bridge.pipeline.stats import SPANS, Moved, Movement
 from bridge.record.outbox import silences
 from bridge.record.queries import lists
@@ -28,6 +29,7 @@ from bridge.record.queries.gauges import State
 from bridge.record.queries.lists import Filter
 
 _FEED = 15
+_INCIDENTS = 10
 _MOST_CHARTS = 4  # of tags, and of queues: the largest
 _DRAWN_EVERY = timedelta(seconds=15)
 # The page about a check.
@@ -55,6 +57,8 @@ class Overview(Pages):
             caused = lists.caused_by(tx, feed)
             inputs = lists.inputs_of(tx, feed)
             state, health = read_health(self.parts, tx)
+            rules = self.parts.in_force(tx)
+            incidents = find_incidents(tx, Filter(state="open"), rules, now=now, limit=_INCIDENTS)
             silent = [silence for silence in silences.recent(tx, now=now) if silence.ends_at > now]
         return show(
             "overview.html",
@@ -68,6 +72,8 @@ class Overview(Pages):
             in_trouble=list(health.of("notifiers").by_name()),
             notifiers=len(book.notifiers),
             silent=silent,
+            incidents=incidents.items,
+            more_incidents=incidents.cursor is not None,
             inputs=inputs,
             drawn=drawn,
             chart_class=chart_class,

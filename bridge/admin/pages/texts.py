@@ -11,10 +11,11 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from bridge.decide.rules.gates import Scope
+from bridge.decide.rules.incidents import Absence, Backlog, IncidentSpec, Threshold
 from bridge.decide.rules.matching import Condition, LevelSpec, PresenceCondition, Rule, TextCondition
 from bridge.decide.text.values import States
 from bridge.display import DETAIL, LINE, clamp, one_line, visible
-from bridge.model import Grouping
+from bridge.model import SUCCESS, Grouping
 
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
 _ALL = Markup(' <a href="{}">Show all {:,} characters</a>')
@@ -142,9 +143,19 @@ def rule_lines(rule: Rule, queue_names: Mapping[str, str]) -> Iterator[Line]:
     """Yield what a rule matches, and how it notifies, line by line."""
     if rule.blind:
         yield "When a watch", f"has had no complete poll for {span(rule.blind)}, and when it has one again"
+    elif rule.incident:
+        yield "When", _incident(rule.incident)
     else:
         yield "When a job", _level(rule.level) if rule.level else _change(rule.was, rule.to)
     yield from _conditions(rule.conditions, queue_names)
+    if rule.by:
+        yield "For each", " and ".join(rule.by)
+    if rule.unless:
+        yield "Unless", f"rule {rule.unless} has an open incident for it"
+    if rule.incident and rule.recover:
+        yield "When it is over", "notifies again"
+    if escalate := rule.escalate:
+        yield "Escalates", f"to {', '.join(escalate.notify)} after {span(escalate.after)}, unless acknowledged or over"
     if rule.group:
         yield "Collected", _grouping(rule.group)
     if rate := rule.throttle:
@@ -197,6 +208,30 @@ def _level(level: LevelSpec) -> str:
     again = f", again every {span(level.repeat)}" if level.repeat else ""
     over = ", and when it leaves that state" if level.recover else ""
     return f"has been {_states(level.states)} for {span(level.after)}{again}{over}"
+
+
+def _incident(spec: IncidentSpec) -> str:
+    match spec:
+        case Threshold():
+            return _threshold(spec)
+        case Absence():
+            inside = f", counted at {spec.window}" if spec.window else ""
+            return f"no job has become {_states(spec.wanted)} for {span(spec.after)}{inside}"
+        case Backlog():
+            return f"{spec.limit.least:,} jobs or more have been {_states(spec.states)} for {span(spec.after)}"
+    wanted = SUCCESS if spec.success else "done"
+    settled = f"no other has come for {span(spec.settle)}" if spec.settle else ""
+    known = "there are as many as they say" if spec.expect else ""
+    return f"all jobs are {wanted}, and {' or '.join(filter(None, (known, settled)))}"
+
+
+def _threshold(spec: Threshold) -> str:
+    within = f" within {span(spec.within)}" if spec.within else ""
+    if spec.last is not None:
+        limit = f"{_SIGNS[spec.limit.sign]} {spec.limit.number:g} %"
+        return f"{limit} of the last {spec.last:,} jobs that ended{within} are {_states(spec.wanted)}"
+    in_a_row = " in a row" if spec.in_a_row else ""
+    return f"{spec.limit.least:,} jobs or more become {_states(spec.wanted)}{in_a_row}{within}"
 
 
 def _grouping(group: Grouping) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from bridge.admin.schemas import Cursor, JsonObject, Moment, QueueName
 from bridge.admin.schemas.deliveries import Delivery
+from bridge.admin.schemas.incidents import CountsFor
 
 
 class Job(BaseModel):
@@ -119,3 +120,4 @@ class JobDetail(Job):
     transitions: list[Transition]
     deliveries: list[Delivery]
     problems: list[JobProblem]
+    incidents: list[CountsFor] = Field(description="that it counts for, the newest first")

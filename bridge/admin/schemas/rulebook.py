@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from bridge import model
 from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
 from bridge.admin.schemas.stats import Detection
-from bridge.decide.rules import matching
+from bridge.decide.rules import incidents, matching
+from bridge.decide.rules.incidents import Absence, Backlog, FanIn, IncidentSpec, Threshold
 from bridge.decide.rules.matching import Condition, PresenceCondition, TextCondition
 from bridge.decide.rules.picks import Pick
 from bridge.decide.rules.rulebook import Rulebook
@@ -195,6 +196,11 @@ class NotifierAccepted(BaseModel):
     paused: bool
 
 
+class Escalation(BaseModel):
+    after_seconds: float = Field(description="without an acknowledgement")
+    notify: list[str]
+
+
 class Rule(BaseModel):
     name: str
     line: int
@@ -204,11 +210,23 @@ class Rule(BaseModel):
     notify: list[str]
     template: str | None
     stop: bool
-    in_: list[str] | None = Field(alias="in", description="of a level rule")
+    in_: list[str] | None = Field(alias="in", description="of a level rule, or of a backlog")
     for_seconds: float | None
     repeat_seconds: float | None
     blind_seconds: float | None = Field(description="of a rule about watches that cannot see for so long")
     recover: bool
+    by: list[str] = Field(description="of a rule over several jobs: one incident for each value of these fields")
+    count: str | None = Field(description='how many jobs, as in ">= 5"')
+    share: str | None = Field(description='how many of the last jobs, as in "> 20% of 50"')
+    in_a_row: bool
+    within_seconds: float | None
+    absent: list[str] | None = Field(description="the states that no job came to for for_seconds")
+    between: str | None = Field(description="when that time counts; null: always")
+    all_: Literal["done", "Success"] | None = Field(alias="all", description="what all jobs of a key come to")
+    expect: bool = Field(description="the jobs say how many they are")
+    settle_seconds: float | None = Field(description="else they are all when no other came for so long")
+    unless: str | None = Field(description="it waits while this rule has an open incident for the same key")
+    escalate: Escalation | None
     throttle: str | None
     group: JsonObject | None = Field(description="by, wait_seconds or at, max")
     urgent: bool = Field(description="its messages go first, and are never folded into the digest of a flood")
@@ -235,7 +253,11 @@ class Rule(BaseModel):
             "for_seconds": level.after.total_seconds() if level else None,
             "repeat_seconds": level.repeat.total_seconds() if level and level.repeat else None,
             "blind_seconds": rule.blind.total_seconds() if rule.blind else None,
-            "recover": bool(level and level.recover),
+            "recover": rule.recover or bool(level and level.recover),
+            "by": list(rule.by),
+            "unless": rule.unless,
+            "escalate": _escalation(rule.escalate) if rule.escalate else None,
+            **_of_incident(rule.incident),
             "throttle": _rate(rule.throttle),
             "group": _grouping(rule.group) if rule.group else None,
             "urgent": rule.urgent,
@@ -254,6 +276,39 @@ class Rules(BaseModel):
     sha: str
     fault: str | None = Field(description="why rules.toml as it is now is not in force")
     warnings: list[str]
+
+
+_NO_INCIDENT: JsonObject = {
+    **dict.fromkeys(("count", "share", "within_seconds", "absent", "between", "all", "settle_seconds")),
+    "in_a_row": False,
+    "expect": False,
+}
+
+
+def _of_incident(spec: IncidentSpec | None) -> JsonObject:
+    """Return what makes a rule one over several jobs."""
+    facts: JsonObject = {}
+    match spec:
+        case Threshold():
+            limit = f"{spec.limit}% of {spec.last}" if spec.last else str(spec.limit)
+            within = spec.within.total_seconds() if spec.within else None
+            facts = {"share" if spec.last else "count": limit, "in_a_row": spec.in_a_row, "within_seconds": within}
+        case Absence():
+            between = str(spec.window) if spec.window else None
+            after = spec.after.total_seconds()
+            facts = {"absent": sorted(spec.wanted.words), "for_seconds": after, "between": between}
+        case Backlog():
+            after = spec.after.total_seconds()
+            facts = {"in": sorted(spec.states.words), "for_seconds": after, "count": str(spec.limit)}
+        case FanIn():
+            settle = spec.settle.total_seconds() if spec.settle else None
+            wanted = "Success" if spec.success else "done"
+            facts = {"all": wanted, "expect": spec.expect is not None, "settle_seconds": settle}
+    return _NO_INCIDENT | facts
+
+
+def _escalation(escalation: incidents.Escalation) -> JsonObject:
+    return {"after_seconds": escalation.after.total_seconds(), "notify": list(escalation.notify)}
 
 
 def _rate(rate: model.Rate | None) -> str | None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
+from zoneinfo import ZoneInfo
 
 from bridge.decide.messages.build import LARGEST_EVENT, envelope, file_of, numbered, size_of
-from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold
+from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold, deadline, how_far
 from bridge.decide.rules.matching import Rule
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, ident
@@ -43,7 +44,8 @@ def incident_message(
 ) -> Message:
     """Return the message; the same news make the same one."""
     incident, event = news.incident, news.event
-    number = (str(incident.said),) if event == "joined" else ()
+    # From one message to the next, the number of jobs doubles at least: it gets longer by a bit or more.
+    number = (str(incident.said.bit_length()),) if event == "joined" else ()
     message = Message(
         id=message_id(incident.of, incident.generation, event, *number),
         kind="incident",
@@ -108,6 +110,16 @@ def shows_same(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def message_id(key: IncidentKey, generation: int, event: Event, *number: str) -> str:
     return ident("msg", "incident", *key, str(generation), event, *number)
+
+
+_MOST_JOINED = 31  # messages: how long in bits a count may be
+
+
+def message_ids(incident: Incident) -> list[str]:
+    """Return the ids of all messages that there may be of an incident."""
+    of, generation = incident.of, incident.generation
+    once = [message_id(of, generation, event) for event in _SEQUENCES if event != "joined"]
+    return once + [message_id(of, generation, "joined", str(bits)) for bits in range(1, _MOST_JOINED + 1)]
 
 
 def happened_at(news: IncidentNews) -> datetime:
@@ -197,7 +209,7 @@ def _what_came(spec: Threshold, counted: int, *, opens: bool) -> str:
     if not opens:
         return came
     in_a_row = " in a row" if spec.in_a_row else ""
-    least = int(spec.limit.number) + (spec.limit.sign == ">")
+    least = spec.limit.least
     return f"{came}{in_a_row}{within}" if counted <= least else f"{came}, {least:,} of them{in_a_row}{within}"
 
 
@@ -238,6 +250,43 @@ def _fields(news: IncidentNews, queue_names: Mapping[str, str]) -> tuple[tuple[s
     state = "closed" if incident.closed_at else state
     by = ((name, shown_value(name, value, queue_names)) for name, value in incident.by)
     return (("incident", state), *by)
+
+
+def how_it_stands(
+    rule: Rule,
+    incident: Incident,
+    states: Mapping[str, int],
+    jobs: Sequence[IncidentJob] = (),
+    *,
+    now: datetime,
+    zone: ZoneInfo,
+) -> str:
+    """Say what an incident is about or, of a key that is only watched, how far it is: "3 of 5 in the last 10 min".
+
+    `states` are those of its jobs; `jobs`, which only a threshold needs, are in the order in which they ended.
+    """
+    if incident.state == "watched":
+        match rule.incident:
+            case Threshold() as spec:
+                return _so_far(spec, jobs, now)
+            case Absence() as spec:
+                since = incident.last_at or incident.since
+                came = incident.generation > 1 or since > incident.since
+                last = f"the last {spec.wanted} was at" if came else "watched since"
+                return f"{last} {iso(since)}; opens at {iso(deadline(spec, since, zone))}, unless one comes"
+            case Backlog() as spec:
+                after = human(spec.after.total_seconds())
+                return f"{incident.counted:,} of {spec.limit.least:,} jobs are {spec.states} for more than {after}"
+    return what(rule, incident, states)
+
+
+def _so_far(spec: Threshold, jobs: Sequence[IncidentJob], now: datetime) -> str:
+    number = len(how_far(spec, jobs, now))
+    within = f" in the last {human(spec.within.total_seconds())}" if spec.within else ""
+    if spec.last is not None:
+        seen = min(len(jobs), spec.last)
+        return f"{number:,} of {seen:,} jobs are {spec.wanted}{within}; the limit is {spec.limit} % of {spec.last:,}"
+    return f"{number:,} of {spec.limit.least:,}{' in a row' if spec.in_a_row else ''}{within}"
 
 
 def _lasted(incident: Incident) -> str:

@@ -30,6 +30,11 @@ class Comparison:
     def holds(self, value: float) -> bool:
         return value > self.number or (self.sign == ">=" and value == self.number)
 
+    @property
+    def least(self) -> int:
+        """The least number that it holds for."""
+        return int(self.number) + (self.sign == ">")
+
     def __str__(self) -> str:
         return f"{self.sign} {self.number:g}"
 

@@ -129,6 +129,26 @@ def _between(column: ColumnElement[Any], which: Filter) -> list[ColumnElement[bo
     return [*bounds, column < ms(which.until)] if which.until else bounds
 
 
+def page_of(
+    tx: Connection,
+    rows: Select[Any],
+    when: ColumnElement[int],
+    n: Column[int],
+    cursor: Cursor | None,
+    limit: int,
+    whole: Callable[[Select[Any]], Select[Any]] = lambda page: page,
+) -> tuple[Sequence[Row[Any]], Cursor | None]:
+    """Return the rows of a page, the newest by `when` and `n` first, and the cursor of the next one."""
+    limit = max(1, min(limit, MOST))
+    if cursor is not None:
+        # The first condition says no more than the second: SQLite finds the place in its index by it.
+        rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
+    rows = rows.add_columns(when.label("at")).order_by(when.desc(), n.desc()).limit(limit + 1)
+    found = tx.execute(whole(rows)).all()
+    last = found[limit - 1] if len(found) > limit else None
+    return found[:limit], Cursor(last.at, last.n) if last else None
+
+
 def _page(
     tx: Connection,
     rows: Select[Any],
@@ -139,18 +159,12 @@ def _page(
     limit: int,
     whole: Callable[[Select[Any]], Select[Any]] = lambda page: page,
 ) -> Found:
-    limit = max(1, min(limit, MOST))
-    if cursor is not None:
-        # The first condition says no more than the second: SQLite finds the place in its index by it.
-        rows = rows.where(when <= cursor.when, tuple_(when, n) < tuple_(*cursor))
-    rows = rows.add_columns(when.label("at")).order_by(when.desc(), n.desc()).limit(limit + 1)
-    found = tx.execute(whole(rows)).all()
-    items = [_shortened(shape(row)) for row in found[:limit]]
-    last = found[limit - 1] if len(found) > limit else None
-    return Found(items, Cursor(last.at, last.n) if last else None)
+    rows_of_page, following = page_of(tx, rows, when, n, cursor, limit, whole)
+    return Found([shortened(shape(row)) for row in rows_of_page], following)
 
 
-def _shortened(facts: Facts) -> Facts:
+def shortened(facts: Facts) -> Facts:
+    """Return facts for a list: one line of each text."""
     # Ids stay whole: they are needed to ask for the detail.
     return {name: value if name in ("id", "job", "bucket") else _short(value) for name, value in facts.items()}
 
@@ -372,6 +386,11 @@ def caused_by(tx: Connection, steps: Collection[Facts]) -> Mapping[tuple[str, st
     for row in tx.execute(DELIVERIES.where(*mine).order_by(deliveries.c.n)) if keys else ():
         found[row.bucket, row.job_id, row.sequence].append(_delivery(row))
     return found
+
+
+def deliveries_of(tx: Connection, ids: Collection[str]) -> list[Facts]:
+    """Return the deliveries of these messages, oldest first."""
+    return [_delivery(row) for row in tx.execute(DELIVERIES.where(messages.c.id.in_(ids)).order_by(deliveries.c.n))]
 
 
 def attempts_of(tx: Connection, ids: Iterable[str]) -> Mapping[str, Sequence[Facts]]:

@@ -52,9 +52,11 @@ def test_every_route_is_described_and_nothing_else_is(world: World) -> None:
 
 def test_nothing_that_is_promised_is_missing(world: World) -> None:
     gets = "watches jobs jobs/{job_id} transitions deliveries deliveries/{delivery_id} rules notifiers silences"
+    gets += " incidents incidents/{incident_id}"
     posts = (
         "watches/{name}/poll watches/{name}/pause watches/{name}/resume deliveries/{delivery_id}/redrive"
         " deliveries/redrive notifiers/{name}/test rules/check rules/explain silences"
+        " incidents/{incident_id}/acknowledge"
     )
     promised = {("GET", path) for path in gets.split()} | {("POST", path) for path in posts.split()}
     promised.add(("DELETE", "silences/{silence_id}"))
@@ -86,6 +88,7 @@ def a_busy(world: World) -> World:
         third = job_number(200 + number, tag=None, queue=None, progress=3)
         world.sees(job_number(number), a_failed_job(100 + number), third)
         world.attempt(outcome, answer="said so")
+        world.incident(f"j{number}", key=f"k{number}")
         with world.db.write() as tx:
             silences.add(tx, a_silence(f"sil_{number}", ends_at=NOON + timedelta(hours=number)))  # the first is over
     which = Filter(state="dead", job="j1")
@@ -106,6 +109,7 @@ def settings(world: World, *, port: int) -> Config:
     known = half_the_time(
         job_id=["j0", "j100", "j200"], name=["cms", "ops/1", "vod"], delivery_id=[one["id"] for one in listed],
         silence_id=["sil_0", "sil_1", "sil_2"], batch_id=[batch_id()],
+        incident_id=["inc_k0", "inc_k1", "inc_k2"],
     )  # fmt: skip
     return Config.from_dict(
         {

@@ -211,7 +211,7 @@ def test_an_id_leads_to_what_has_it(world: World, admin: FlaskClient) -> None:
     assert admin.get(f"/find?id={delivery}").location == f"/deliveries/{delivery}"
     assert admin.get("/find?id= j1 ").location == "/jobs/j1"
     admin.get("/find?id=nix%00")
-    assert "No job and no delivery has the id &#34;nix&#34;" in admin.get("/jobs").text
+    assert "No job, delivery or incident has the id &#34;nix&#34;" in admin.get("/jobs").text
 
 
 def test_what_cannot_be_read_of_a_job_is_on_its_page(world: World, admin: FlaskClient) -> None:

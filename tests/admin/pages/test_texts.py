@@ -105,6 +105,44 @@ def test_when_a_rule_fires_is_said_in_words(rule: str, words: str) -> None:
     assert said(rule)["When a job"] == words
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ('to = "Failed"\ncount = "> 4"\nwithin = "10m"', "5 jobs or more become Failed within 10 min"),
+        ('to = "Failed"\ncount = ">= 3"\nin_a_row = true', "3 jobs or more become Failed in a row"),
+        (
+            'to = "Failed"\nshare = "> 20% of 50"\nwithin = "1h"',
+            "more than 20 % of the last 50 jobs that ended within 1 h are Failed",
+        ),
+        ('absent = "Success"\nfor = "2h"', "no job has become Success for 2 h"),
+        (
+            'absent = "Success"\nfor = "2h"\nbetween = "09:00-18:00"',
+            "no job has become Success for 2 h, counted at 09:00-18:00",
+        ),
+        ('in = "Submitted"\nfor = "10m"\ncount = ">= 50"', "50 jobs or more have been Submitted for 10 min"),
+        (
+            'all = "Success"\nby = ["input"]\nsettle = "1m"',
+            "all jobs are Success, and no other has come for 1 min",
+        ),
+        (
+            'all = "done"\nby = ["input"]\nexpect = "{{ job.user_data.parts }}"',
+            "all jobs are done, and there are as many as they say",
+        ),
+    ],
+)
+def test_when_a_rule_over_several_jobs_fires_is_said_in_words(rule: str, words: str) -> None:
+    assert said(rule)["When"] == words
+
+
+def test_what_becomes_of_an_incident_is_said_in_words() -> None:
+    sick = 'to = "Failed"\ncount = ">= 3"\nwithin = "10m"\nby = ["queue", "tag"]\nrecover = true\n'
+    words = said(f'{sick}escalate = {{ after = "30m", notify = "ops/1" }}')
+    assert (words["For each"], words["When it is over"]) == ("queue and tag", "notifies again")
+    assert words["Escalates"] == "to ops/1 after 30 min, unless acknowledged or over"
+    backlog = '[[rule]]\nname = "y"\nnotify = "cms"\nin = "Submitted"\nfor = "10m"\ncount = "> 50"\nunless = "x"\n'
+    assert said(f'{sick}{backlog}by = ["queue", "tag"]')["Unless"] == "rule x has an open incident for it"
+
+
 def test_when_a_rule_about_watches_fires_is_said_in_words() -> None:
     words = said('blind = "10m"\nmatch.watch = "vod"')
     assert words["When a watch"] == "has had no complete poll for 10 min, and when it has one again"

@@ -5,6 +5,8 @@ Workers of the version before go on: they have no such rules.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -62,8 +64,12 @@ def upgrade() -> None:
     op.create_index("incident_job_order", "incident_job", ["incident", "happened_at", "n"])
 
 
-_INDEXES = (
+# Not the column itself: SQLite would take such an index for other questions too.
+_RULE = sa.column("rule").op("||")(sa.literal_column("''"))
+_INDEXES: tuple[tuple[str, list[Any], str, bool], ...] = (
     ("incident_current", ["rule", "key"], "closed_at IS NULL", True),
     ("incident_due", ["due_at", "n"], "due_at IS NOT NULL", False),
+    ("incident_open", ["opened_at", "n"], "opened_at IS NOT NULL AND closed_at IS NULL", False),
     ("incident_listed", ["opened_at", "n"], "opened_at IS NOT NULL", False),
+    ("incident_listed_rule", [_RULE, "opened_at", "n"], "opened_at IS NOT NULL", False),
 )
