@@ -53,6 +53,8 @@ class IncidentRecord:
     tx: Connection | None
     now: datetime
     _of_jobs: dict[tuple[str, str], list[Membership]] = field(default_factory=dict)
+    _newest: dict[IncidentKey, Incident | None] = field(default_factory=dict)
+    _jobs: dict[int, list[IncidentJob]] = field(default_factory=dict)
 
     def memberships(self, bucket: str, job_id: str) -> list[Membership]:
         """Return for which incidents a job counts, the newest first."""
@@ -75,10 +77,14 @@ class IncidentRecord:
 
     def newest(self, key: IncidentKey) -> Incident | None:
         """Return what is watched, open or closed last of a key."""
-        return explanations.newest_incident(self.tx, key) if self.tx else None
+        if self.tx and key not in self._newest:
+            self._newest[key] = explanations.newest_incident(self.tx, key)
+        return self._newest.get(key)
 
     def jobs(self, incident: Incident) -> list[IncidentJob]:
-        return incidents.last_jobs(self.tx, incident.n, most=_MOST_COUNTED) if self.tx else []
+        if self.tx and incident.n not in self._jobs:
+            self._jobs[incident.n] = incidents.last_jobs(self.tx, incident.n, most=_MOST_COUNTED)
+        return self._jobs.get(incident.n, [])
 
     def states(self, incident: Incident) -> dict[str, int]:
         found = incidents.counts(self.tx, [incident.n]).get(incident.n) if self.tx else None

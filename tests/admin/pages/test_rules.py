@@ -119,6 +119,15 @@ def test_a_job_on_record_is_explained(world: World) -> None:
     assert "#rule-failed" in html
 
 
+def test_a_job_that_counts_for_an_incident_says_how_that_stands(world: World) -> None:
+    sick = '[[rule]]\nname = "sick"\nto = "Failed"\nby = ["tag"]\ncount = ">= 2"\nwithin = "10m"\nnotify = "cms"\n'
+    world.book = a_book(RULES + sick)
+    world.accepts(world.book)
+    world.sees(a_failed_job(1))
+    said = text_of(page(signed_in(world), "/rules/explain?job=j1"))
+    assert "counts; tag Transcode: 1 of 2 in the last" in said
+
+
 def test_the_read_token_may_explain_a_job_on_record_but_no_sample_job(world: World, reader: FlaskClient) -> None:
     world.sees(a_failed_job(1))
     html = page(reader, "/rules/explain?job=j1")
