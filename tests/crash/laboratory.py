@@ -15,7 +15,7 @@ from sqlalchemy import select
 from bridge.record.schema import jobs
 from bridge.simulator.receiver import Received
 from bridge.simulator.web import Answer, text_answer
-from tests.crash import gates
+from tests.crash import gates, incidents
 from tests.crash.ledger import Balance, balance
 from tests.crash.points import ALARMS, AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, WITHIN
 from tests.crash.victim import victim
@@ -27,7 +27,7 @@ from tests.support.waiting import wait_until
 _WIDE = RULES.replace("max_in_flight = 8", "max_in_flight = 32").replace(
     'url = { env = "CMS_URL" }', 'url = { env = "CMS_URL" }\nmax_in_flight = 32'
 )
-WIDE_RULES = _WIDE + gates.RULES
+WIDE_RULES = _WIDE + gates.RULES + incidents.RULES
 _NEXT = {
     "Submitted": ("Running", "Running", "Running", "Pause", "Cancel"),
     "Pause": ("Submitted",),
@@ -160,6 +160,7 @@ class Laboratory:
         worker = self._stage.start_worker()
         wait_until(lambda: self._stage.watch()["polled_at"] != polled_at, why=lambda: self._stage.log[-3000:])
         wait_until(lambda: not gates.alarms_to_come(self._stage), why=lambda: self._stage.log[-3000:])
+        wait_until(lambda: not incidents.to_come(self._stage), why=lambda: self._stage.log[-3000:])
         wait_until(self._stage.is_quiet, within_s=within_s, why=lambda: self._stage.log[-3000:])
         assert self._stage.stop(worker) == 0
         return balance(self._stage, self.queues, [kill.at for kill in self.kills])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from bridge.model import DONE
 from bridge.simulator.receiver import Received
-from tests.crash import gates
+from tests.crash import gates, incidents
 from tests.crash.gates import GATED, Event, Owed
 from tests.support.stage import Stage
 
@@ -28,6 +28,7 @@ class Balance:
     renamed: list[str]  # told twice under two ids, or with another body
     unsigned: list[str]
     owed: Owed  # through digests, throttles and level rules
+    incidents_wrong: list[str]
     repeated: int  # under the same id
     repeated_after: Counter[int] = field(default_factory=Counter)  # by the kill, the first is 0
 
@@ -39,7 +40,7 @@ class Balance:
     def faults(self) -> dict[str, list[str]]:
         names = (
             "transitions_lost", "transitions_invented", "deliveries_lost", "deliveries_invented", "out_of_order",
-            "renamed", "unsigned",
+            "renamed", "unsigned", "incidents_wrong",
         )  # fmt: skip
         gated = ("held_lost", "held_doubled", "digests_wrong", "alarms_lost", "alarms_invented")
         lists = {name: getattr(self, name) for name in names} | {name: getattr(self.owed, name) for name in gated}
@@ -89,12 +90,15 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
         transitions_invented=_differences(recorded, truth),
         deliveries_lost=sorted(map(str, expected.keys() - latest.keys())),
         deliveries_invented=sorted(
-            str(key) for key, one in latest.items() if expected.get(key) != one.to and one.notifier not in GATED
+            str(key)
+            for key, one in latest.items()
+            if expected.get(key) != one.to and one.notifier not in (*GATED, *incidents.NOTIFIERS)
         ),
         out_of_order=out_of_order,
         renamed=renamed,
         unsigned=[one.fault or "" for one in stage.receiver.received if not one.verified],
         owed=gates.owed(stage, truth),
+        incidents_wrong=incidents.faults(stage, truth),
         repeated=sum(repeated_after.values()),
         repeated_after=repeated_after,
     )

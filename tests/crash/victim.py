@@ -17,7 +17,7 @@ from sqlalchemy.pool import Pool
 from bridge.cli import main
 from tests.crash.points import WITHIN
 
-_TRANSACTIONS = ("page", "finish", "alarm", "digest", "rules")
+_TRANSACTIONS = ("page", "finish", "alarm", "incident", "digest", "rules")
 _MEMBERS = "delivery.digest ="  # an update of what waits in a digest: no attempt has ended
 
 
@@ -51,6 +51,8 @@ class Bomb:
             does.add("claim")
         elif statement.startswith("INSERT INTO alarm"):
             does.add("alarm")
+        elif statement.startswith("UPDATE incident SET opened_at="):
+            does.add("incident")
         elif statement.startswith("UPDATE digest SET delivery="):
             does.add("digest")
         elif statement.startswith("UPDATE ruleset SET accepted="):

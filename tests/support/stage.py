@@ -118,6 +118,8 @@ class Stage:
             "DIGEST_URL": f"{self.receiver.url}/digest",
             "FLOOD_URL": f"{self.receiver.url}/flood",
             "STUCK_URL": f"{self.receiver.url}/stuck",
+            "GROUP_URL": f"{self.receiver.url}/group",
+            "SICK_URL": f"{self.receiver.url}/sick",
             "CMS_SECRET": SECRET,
         }
         return self
