@@ -28,6 +28,7 @@ class Balance:
     renamed: list[str]  # told twice under two ids, or with another body
     unsigned: list[str]
     owed: Owed  # through digests, throttles and level rules
+    incidents: int  # messages about these
     incidents_wrong: list[str]
     repeated: int  # under the same id
     repeated_after: Counter[int] = field(default_factory=Counter)  # by the kill, the first is 0
@@ -98,6 +99,7 @@ def balance(stage: Stage, queues: Mapping[str, str], kills: Sequence[float] = ()
         renamed=renamed,
         unsigned=[one.fault or "" for one in stage.receiver.received if not one.verified],
         owed=gates.owed(stage, truth),
+        incidents=incidents.sent(stage),
         incidents_wrong=incidents.faults(stage, truth),
         repeated=sum(repeated_after.values()),
         repeated_after=repeated_after,

@@ -27,15 +27,8 @@ LONG_LIST = "list goes on"  # to reach this a list has to take longer than a wat
 ALARMS = ("alarm uncommitted", "alarm committed")  # to reach these jobs have to remain in their states
 # A worker may live long without coming there again: connections are kept, polls and digests have their times, and
 # rules are accepted at the start.
-SELDOM = (
-    "connecting",
-    *ALARMS,
-    "incident uncommitted",
-    "incident committed",
-    "digest uncommitted",
-    "digest committed",
-    *NEW_RULES,
-)
+_SELDOM = ("alarm", "incident", "digest")
+SELDOM = ("connecting", *(f"{what} {when}" for what in _SELDOM for when in ("uncommitted", "committed")), *NEW_RULES)
 REQUEST_LEFT = "request left"  # the receiver has all of it, and has not answered: the laboratory kills then
 AT_RANDOM = "at random"
 ALL = (*WITHIN, REQUEST_LEFT, AT_RANDOM)

@@ -26,6 +26,7 @@ def test_a_worker_killed_at_every_point_loses_nothing_and_repeats_little(tmp_pat
     assert 0 < found.most_repeated <= WINDOW
     assert found.transitions >= 150
     assert found.deliveries >= found.transitions
+    assert found.incidents >= 20
     assert min(found.owed.merged["digest"], found.owed.merged["flood"], found.owed.alarms) >= 10
     planned = Counter(kill.point for kill in laboratory.kills if kill.as_planned)
     assert planned == Counter(TWENTY), f"not reached: {Counter(TWENTY) - planned}"
