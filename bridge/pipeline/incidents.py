@@ -124,6 +124,10 @@ def _facts_of(watch: str, stream: Stream) -> _StreamFacts:
     return facts | {"bucket": place.bucket, "region": place.region}
 
 
+def _streams(book: Rulebook) -> list[_StreamFacts]:
+    return [_facts_of(watch.name, stream) for watch in book.watches for stream in watch.streams]
+
+
 def _may_list(rule: Rule, facts: _StreamFacts) -> bool:
     """Tell whether a stream may list jobs that a rule is about."""
     conditions = (c for c in rule.conditions if isinstance(c, TextCondition))
@@ -161,7 +165,7 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
         book=book,
         as_of=as_of,
         now=now,
-        streams=[_facts_of(each.name, stream) for each in book.watches for stream in each.streams],
+        streams=_streams(book),
         seen_at=snapshots.seen(tx),
         inhibiting=incidents.open_keys(tx, names),
     )
@@ -424,8 +428,8 @@ def _columns(incident: Incident, due_at: datetime | None) -> dict[str, Any]:
 def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
     """Let incidents follow the rules that are in force now: by the names of these.
 
-    Those of rules that are gone, or are about other keys, are closed without a word. Jobs that no watch has any more
-    leave the backlogs. An absence for all jobs is watched from now on.
+    Those of rules that are gone, or are about other keys, or about jobs that no watch lists, are closed without a word.
+    Jobs that no watch has any more leave the backlogs. An absence for all jobs is watched from now on.
     """
     closed: list[int] = []
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
@@ -437,7 +441,10 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
         fields = rule.by if rule.incident else ALARM_FIELDS
         others = incidents.numbers(tx, rule.name, other_than=fields)
         closed += incidents.close_all(tx, others, "its rule has another `by` now", now=now)
-        if isinstance(rule.incident, Absence) and not rule.by:
+        streams = [facts for facts in _streams(book) if _may_list(rule, facts)]
+        unseen = [one.n for one in incidents.current(tx, rule.name) if not any(_fits(one, facts) for facts in streams)]
+        closed += incidents.close_all(tx, unseen, "no watch lists such jobs any more", now=now)
+        if isinstance(rule.incident, Absence) and not rule.by and streams:
             key = key_of(rule.name, ())
             last = incidents.latest_closed(tx, [key]).get(key)
             generation = last.generation + 1 if last else 1
@@ -518,7 +525,7 @@ def _put(judge: _Judge) -> int:
         routed = route_incident(full, rule, about, book, gates, links=links, threads=threads)
         new += routed.deliveries
         errors += routed.errors
-        notified = [delivery.notifier for delivery in routed.deliveries if not delivery.dead]
+        notified = [one.notifier for one in routed.deliveries if not (one.dead or (one.hold and one.hold.drop))]
         told = tuple(dict.fromkeys((*news.incident.notifiers, *notified)))
         incidents.change(tx, news.incident.n, notifiers=dump(told))
         if rule.level and news.event == "escalated":

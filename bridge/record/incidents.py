@@ -226,6 +226,11 @@ def acknowledge(tx: Connection, id_: str, by: str, *, now: datetime) -> bool:
     return tx.execute(changed).rowcount == 1
 
 
+def current(tx: Connection, rule: str) -> list[Incident]:
+    """Return what is watched or open of a rule."""
+    return [incident_of(row) for row in tx.execute(select(incidents).where(incidents.c.rule == rule, _is_current))]
+
+
 def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime) -> list[int]:
     """Close incidents without a word, and return these; forget keys that are only watched."""
     if not which:

@@ -568,6 +568,24 @@ def test_an_incident_whose_rule_is_renamed_or_has_other_keys_closes_without_a_wo
     assert [row["closed_why"] for row in rows(db, table)] == [why]
 
 
+def test_an_incident_of_jobs_that_no_watch_lists_any_more_closes_without_a_word(db: Database) -> None:
+    rig = a_rig(db, SICK.replace('by = ["queue"]', 'match.tag = "Snapshot"'))
+    fail(rig, "j1", "j2", "j3", tag="Snapshot")
+    rig.passes(minutes(5))
+    rig.use(given=GIVEN.replace('"Transcode", "Snapshot"', '"Transcode"'))
+    rig.passes(minutes(30))
+    assert rig.titles() == ["sick: 3 Failed within 10 min"]
+    assert [row["closed_why"] for row in rows(db, table)] == ["no watch lists such jobs any more"]
+
+
+def test_who_was_not_sent_an_incident_because_of_a_mute_does_not_hear_of_its_end(db: Database) -> None:
+    mute = '[[mute]]\nname = "quiet"\nbetween = "09:00-09:15"\nto = "Failed"\nmode = "drop"\n'
+    rig = a_rig(db, SICK, mute)
+    fail(rig, "j1", "j2", "j3")
+    rig.passes(hours(1))
+    assert rig.titles() == []
+
+
 def test_a_silence_holds_what_is_told_of_an_incident(db: Database) -> None:
     rig = a_rig(db, SICK)
     rig.silence(lasts=hours(1), rule="sick")
