@@ -195,14 +195,16 @@ def _judge_times(judge: _Judge, rule: Rule, spec: Threshold | Absence, incident:
     while True:
         jobs = _jobs_of(judge, spec, incident)
         course = _course(judge, rule, spec, incident, jobs)
-        after = replace(incident, last_at=course.last_at, judged=max((job.n for job in jobs), default=incident.judged))
+        after = replace(incident, judged=max((job.n for job in jobs), default=incident.judged))
+        if course.last_at != incident.since or incident.generation > 1 or jobs:  # else nothing has come so far
+            after = replace(after, last_at=course.last_at)
         if course.opened_at and (incident.opened_at or not _is_inhibited(judge, rule, incident)):
             after = replace(after, opened_at=course.opened_at)
         if course.closed_at is None and after.opened_at:
             _open(judge, rule, after, course.by)
             return
         if course.closed_at is None or not after.opened_at:
-            _watch(judge, rule, spec, replace(after, last_at=course.closed_at or course.last_at), jobs)
+            _watch(judge, rule, spec, replace(after, last_at=course.closed_at or after.last_at), jobs)
             return
         following = _close(judge, rule, after, course.closed_at, course.by)
         moved = incidents.move_jobs(judge.tx, after, following, after=course.closed_at)

@@ -304,6 +304,17 @@ def test_that_nothing_has_succeeded_for_too_long_is_told_once_and_once_when_it_d
     assert rig.received()[-1].event["data"]["generation"] == 2
 
 
+@pytest.mark.parametrize("came", [True, False])
+def test_an_absence_says_when_the_last_one_came_if_one_did(db: Database, came: bool) -> None:
+    rig = a_rig(db, SILENT)
+    if came:
+        rig.has("j1", SUCCESS)
+    rig.passes(hours(3))
+    assert rig.received()[0].text.splitlines()[0 if not came else 1] == (
+        "The last one was at 2026-11-21T09:01:00Z." if came else "None was seen since the start."
+    )
+
+
 def test_only_the_time_in_the_window_counts_for_an_absence(db: Database) -> None:
     rig = a_rig(db, SILENT + 'between = "09:00-10:30"\n')  # it is 09:01
     rig.has("j1", SUCCESS)
