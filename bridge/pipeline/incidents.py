@@ -251,13 +251,12 @@ def _watch(
         incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job.happened_at < last_at])
         judge.change(incident, due_at=_later(deadline(spec, last_at, judge.book.zone), judge.now))
         return
-    as_of = judge.seen(rule, incident).newest or incident.since
-    kept = still_counting(spec, jobs, as_of)
+    kept = still_counting(spec, jobs, judge.seen(rule, incident).oldest)
     if not kept:
         incidents.forget(judge.tx, [incident.n])
         return
     incidents.drop_jobs(judge.tx, incident.n, rows=[job.n for job in jobs if job not in kept])
-    due_at = kept[-1].happened_at + spec.within if spec.within else None
+    due_at = kept[-1].happened_at + 2 * spec.within if spec.within else None
     judge.change(replace(incident, judged=0), due_at=_later(due_at, judge.now))
 
 

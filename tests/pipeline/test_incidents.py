@@ -151,6 +151,18 @@ def test_a_storm_that_is_found_late_is_told_once_as_over(db: Database) -> None:
     assert message.event["data"]["late_seconds"] == 11_220
 
 
+def test_what_one_tag_shows_late_counts_with_what_others_showed_in_time(db: Database) -> None:
+    rig = a_rig(db, SICK)
+    rig.ci.refuses = {"Snapshot": DOWN}  # type: ignore[dict-item]
+    fail(rig, "j1", "j2")
+    rig.has("j3", FAILED, tag="Snapshot", queue="p1")
+    rig.passes(hours(2))
+    assert rig.titles() == []
+    rig.ci.refuses = {}
+    rig.passes(minutes(5))
+    assert rig.titles() == ["sick (queue vod): 3 Failed within 10 min, over since 2026-11-21T09:13:00Z"]
+
+
 def test_two_storms_that_are_found_late_are_two(db: Database) -> None:
     rig = a_rig(db, SICK)
     fail(rig, "j1", "j2", "j3")

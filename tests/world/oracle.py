@@ -404,6 +404,18 @@ class Oracle:
             return False
         return None if known.maybe or created >= known.old_until - off else True
 
+    def groups(self) -> set[str]:
+        """Return the jobs that a rule over several jobs tells of, if each is a group of its own: those that are over.
+
+        Nobody is notified of a group that was over before anybody looked.
+        """
+        over = {job_id for job_id, steps in self.steps.items() if any(step.to in (*FINAL, GONE) for step in steps)}
+        return {job_id for job_id in over if not self._was_over(self.steps[job_id])}
+
+    @staticmethod
+    def _was_over(steps: list[Step]) -> bool:
+        return bool(steps[0].silent) and steps[0].to in (*FINAL, GONE)
+
     def must_receive(self) -> dict[tuple[str, str, int], Step]:
         """Return what is sent to whom, by (notifier, job, number of the transition)."""
         return {

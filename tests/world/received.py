@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bridge.simulator.receiver import Received
-from tests.world.oracle import Oracle
-from tests.world.scenery import Inbox
+from tests.world.oracle import FINAL, GONE, Oracle
+from tests.world.scenery import GROUP, Inbox
 
 Key = tuple[str, str, int]  # notifier, job, number of the transition
 
@@ -17,6 +17,7 @@ class ReceivedCheck:
         self._compared = 0
         self._may_repeat: dict[str, int] = defaultdict(int)
         self._heard: dict[Key, list[Received]] = defaultdict(list)
+        self._groups: dict[str, list[Received]] = defaultdict(list)
         self._last: dict[tuple[str, str], int] = defaultdict(int)
 
     def count(self) -> int:
@@ -33,6 +34,9 @@ class ReceivedCheck:
         for one in self._ears.accepted[self._compared :]:
             assert one.verified, one.fault
             body = one.json
+            if one.path == f"/{GROUP}":
+                self._compare_group(one)
+                continue
             key = one.path.removeprefix("/"), body["subject"], int(body["sequence"])
             assert key in must, f"nobody should receive {key}"
             assert (body["data"]["from"], body["data"]["to"]) == (must[key].was, must[key].to)
@@ -45,7 +49,18 @@ class ReceivedCheck:
             self._heard[key].append(one)
         self._compared = self.count()
 
+    def _compare_group(self, one: Received) -> None:
+        """A group is told once, when its job is over, with the state in which it was."""
+        job = one.json["data"]["by"]["job"]
+        assert job in self._oracle.groups(), f"{job} is not over, or was before anybody looked"
+        (state,) = one.json["data"]["states"]
+        assert state in {step.to for step in self._oracle.steps[job] if step.to in (*FINAL, GONE)}
+        assert (one.json["type"], one.json["data"]["generation"]) == ("ci.group.completed", 1)
+        self._compare_repeated(one, self._groups[job])
+        self._groups[job].append(one)
+
     def compare_the_end(self) -> None:
+        assert self._groups.keys() == self._oracle.groups()
         never = set(self._oracle.must_receive()) - {key for key, found in self._heard.items() if found}
         assert not never, f"never sent: {sorted(never)}"
 

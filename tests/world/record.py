@@ -22,7 +22,10 @@ def compare(db: Database, oracle: Oracle) -> None:
         for job_id, number, was, to, silent, inferred in steps:
             found[job_id].append((number, was, to, silent is not None, bool(inferred)))
         sent = tx.execute(
-            text("SELECT d.notifier, m.job_id, m.sequence FROM delivery d JOIN message m ON m.id = d.message")
+            text(
+                "SELECT d.notifier, m.job_id, m.sequence FROM delivery d JOIN message m ON m.id = d.message"
+                " WHERE m.kind <> 'incident'"
+            )
         ).all()
         jobs = tx.execute(text("SELECT id, state, open FROM job")).all()
     _compare_steps(found, oracle)

@@ -95,7 +95,7 @@ class Scenery:
         return Sender(client=client, notifiers=book.notifiers, clock=self.time, slack_api_url="http://127.0.0.1:9/")
 
     def book(self, text: str) -> Rulebook:
-        urls = {"CMS_URL": f"{self.receiver.url}/cms", "NEXT_URL": f"{self.receiver.url}/next"}
+        urls = {f"{name.upper()}_URL": f"{self.receiver.url}/{name}" for name in ("cms", "next", GROUP)}
         return read(text, {**urls, "SECRET": SECRET})
 
     def new_world(self, inbox: Inbox) -> str:
@@ -153,7 +153,21 @@ WATCHES = {
     "two queues": _VOD + 'tags = ["Transcode"]\nqueues = ["p1", "p2"]\n' + _ONE + 'tags = ["Snapshot"]\n',
 }
 
+GROUP = "group"  # the notifier of the rule over several jobs: each job is one for itself
 _TELL = """
+[notifier.group]
+type = "webhook"
+url = { env = "GROUP_URL" }
+secret = { env = "SECRET" }
+retry = "999d"
+
+[[rule]]
+name = "group"
+all = "done"
+by = ["job"]
+expect = 1
+notify = "group"
+
 [notifier.cms]
 type = "webhook"
 url = { env = "CMS_URL" }

@@ -105,7 +105,7 @@ def test_a_receiver_that_misses_a_message_hears_the_next_one_after_it(world: Wor
         found.happen(Move(0, to))
     found.poll(0, 0)
     found.deliver(0)
-    assert found.received.count() == 2  # its start and its end, in queue p1, for the other receiver
+    assert found.received.count() == 3  # its start and its end, in queue p1, and that it is over, for the others
 
 
 # --- a job that cannot be read ---------------------------------------------------------------------------------------

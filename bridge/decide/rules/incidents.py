@@ -196,20 +196,26 @@ def _ended(spec: Threshold, last_at: datetime | None, now: datetime) -> datetime
     return end if end and end <= now else None
 
 
-def still_counting(spec: Threshold, jobs: Sequence[IncidentJob], as_of: datetime) -> Sequence[IncidentJob]:
+_MOST_KEPT = 1_000  # jobs of a key, beside as many as open it
+
+
+def still_counting(spec: Threshold, jobs: Sequence[IncidentJob], known_to: datetime | None) -> Sequence[IncidentJob]:
     """Return those of the jobs of a key that is not open which may still count.
 
-    What is seen late may have happened a little earlier than what is known: of a time, twice as much is kept.
+    Up to `known_to` all is known that may happen together with them (None: nobody knows), but for what CI lists late:
+    they are kept for twice the time.
     """
-    if not jobs or (spec.within and jobs[-1].happened_at + spec.within <= as_of):
+    known = known_to - spec.within if known_to and spec.within else None
+    if not jobs or (spec.within and known and jobs[-1].happened_at + spec.within <= known):
         return ()
     if spec.in_a_row:
         others = [place for place, job in enumerate(jobs) if not job.counts]
         jobs = jobs[others[-1] + 1 :] if others else jobs
     if spec.last:
         jobs = jobs[-spec.last :]
-    since = jobs[-1].happened_at - 2 * spec.within if jobs and spec.within else None
-    return [job for job in jobs if since is None or job.happened_at > since]
+    since = min(known, jobs[-1].happened_at) - spec.within if jobs and spec.within and known else None
+    kept = [job for job in jobs if since is None or job.happened_at > since]
+    return kept[-_MOST_KEPT - int(spec.limit.number) :]
 
 
 def how_far(spec: Threshold, jobs: Sequence[IncidentJob], now: datetime) -> list[IncidentJob]:
