@@ -27,7 +27,7 @@ def test_a_job_is_found_and_opened_with_the_keyboard_alone(admin: Person, bridge
     keys.press("Enter")
     expect(admin.page.get_by_role("main")).to_be_focused()
     admin.goes_to("/jobs")
-    search = admin.page.get_by_label("Find a job or a delivery by its id")
+    search = admin.page.get_by_label("Find a job, a delivery or an incident by its id")
     for _ in range(12):  # the skip link, the name, seven pages, and it
         keys.press("Tab")
         if search.evaluate("box => box === document.activeElement"):
