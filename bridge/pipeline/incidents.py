@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection
@@ -26,6 +26,7 @@ from bridge.decide.rules.incidents import (
     follow,
     follow_absence,
     incident_id,
+    is_of_next,
     key_of,
     settles_at,
     still_counting,
@@ -55,7 +56,7 @@ from bridge.record.incidents import NewKey
 from bridge.record.outbox import entries, roots
 from bridge.record.polling import queues, snapshots, time_in_state
 
-_MOST_JUDGED = 1_000  # keys of one poll; the next one goes on
+_MOST_JUDGED = 5_000  # keys of one poll; the next one goes on
 
 Saw = Callable[[str, Transition], bool]
 
@@ -150,11 +151,12 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
     if not rules:
         return 0
+    incidents.take_turn(tx)
     overdue = list(_overdue(tx, watch, book, as_of, saw))
     due = [key for key in incidents.due(tx, now=now, most=_MOST_JUDGED) if key.rule in rules]
     if not due and not overdue:
         return 0
-    keys = {*due, *(one.key for one in overdue)}  # all at once: locks are taken in one order
+    keys = {*due, *(one.key for one in overdue)}
     current = incidents.lock(tx, keys)
     if overdue:
         add(tx, overdue, current, now)
@@ -207,7 +209,9 @@ def _judge_times(judge: _Judge, rule: Rule, spec: Threshold | Absence, incident:
             _watch(judge, rule, spec, replace(after, last_at=course.closed_at or after.last_at), jobs)
             return
         following = _close(judge, rule, after, course.closed_at, course.by)
-        moved = incidents.move_jobs(judge.tx, after, following, after=course.closed_at)
+        own = not is_of_next(spec, course.closed_at, course.closed_at)  # what happened in that moment
+        since = course.closed_at + timedelta(milliseconds=own)
+        moved = incidents.move_jobs(judge.tx, after, following, since=since)
         if not moved and isinstance(spec, Threshold):
             incidents.forget(judge.tx, [following.n])
             return
@@ -432,6 +436,7 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
     Those of rules that are gone, or are about other keys, or about jobs that no watch lists, are closed without a word.
     Jobs that no watch has any more leave the backlogs. An absence for all jobs is watched from now on.
     """
+    incidents.take_turn(tx)
     closed: list[int] = []
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
     for name in sorted(incidents.current_rules(tx) - rules.keys()):
@@ -452,6 +457,7 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
             if not incidents.lock(tx, [key]):
                 id_ = incident_id(key, generation)
                 incidents.begin(tx, [NewKey(key=key, id=id_, by=(), generation=generation, since=now)])
+    incidents.touch_all(tx)
     show(tx, closed, book, now)
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold, incident_id, key_of
+from bridge.decide.rules.incidents import ALARM_FIELDS, Backlog, FanIn, Threshold, incident_id, is_of_last, key_of
 from bridge.decide.rules.joining import Joined, incident_job, joined
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
@@ -45,6 +45,7 @@ def join(
     if not found and not known:
         return
     keys = {key for key, _ in found} | {one.key for one in known if one.is_current} | over.keys()
+    incidents.take_turn(tx)
     current = incidents.lock(tx, keys)
     _close_alarms(tx, over, current)
     _leave_backlogs(tx, transitions, known, rules, now)
@@ -88,7 +89,7 @@ def _not_known(
         if isinstance(one.rule.incident, FanIn):
             changed += [(max(same), one.job)] if same else []
             touched |= _forget_other_keys(tx, key, mine[job_id])
-            touched |= {*same} if one.job.counts else set()  # what is not done completes nothing
+            touched |= {*same} if _may_change(one) else set()
     incidents.change_jobs(tx, changed)
     incidents.touch(tx, touched)
     return new
@@ -118,9 +119,14 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     keys = [_new_key(key, missing[key], closed.get(key), now) for key in _with_room(tx, missing, now)]
     current |= incidents.begin(tx, keys)
     added = [(current[one.key].n, one) for one in rest if one.key in current]
-    touched = {number for number, one in added if one.job.counts or not isinstance(one.rule.incident, FanIn)}
+    touched = {number for number, one in added if _may_change(one)}
     jobs = [(number, one.job) for number, one in added] + [(closed[one.key].n, one.job) for one in late]
     incidents.add_jobs(tx, jobs, touch=touched)
+
+
+def _may_change(one: Joined) -> bool:
+    """Tell whether a key is to be judged because of a job: one that is not done completes no fan-in."""
+    return one.job.counts or one.rule.escalate is not None or not isinstance(one.rule.incident, FanIn)
 
 
 def _is_in_a_row(rule: Rule) -> bool:
@@ -133,10 +139,12 @@ def _new_key(key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | N
 
 
 def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:
-    """Tell whether it happened before the last incident of its key was over: it is seen late, and opens no other."""
-    last = closed.get(one.key)
-    is_about_times = isinstance(one.rule.incident, Threshold | Absence)
-    return bool(is_about_times and last and last.closed_at and one.job.happened_at <= last.closed_at)
+    """Tell whether it belongs to the last incident of its key, which is over."""
+    last, spec = closed.get(one.key), one.rule.incident
+    if last is None or last.closed_at is None or spec is None:
+        return False
+    at = one.job.happened_at
+    return is_of_last(spec, at, closed_at=last.closed_at, total=last.total, expected=last.expected)
 
 
 def _with_room(tx: Connection, missing: Collection[IncidentKey], now: datetime) -> list[IncidentKey]:
@@ -147,7 +155,7 @@ def _with_room(tx: Connection, missing: Collection[IncidentKey], now: datetime) 
     fitting = []
     for rule, keys in by_rule.items():
         forgotten, surplus = incidents.make_room(tx, rule, len(keys))
-        fitting += keys[: len(keys) - surplus]
+        fitting += keys[: max(0, len(keys) - surplus)]
         if forgotten or surplus:
             text = f"it has more than {incidents.MOST_KEYS:,} keys: the oldest without an open incident are forgotten"
             rulesets.fault(tx, [(rule, text)], now=now)

@@ -57,6 +57,19 @@ def job_of(row: Row[Any]) -> IncidentJob:
 _is_current = incidents.c.closed_at.is_(None)
 
 
+_TURN = 4_150_016  # any number that no other advisory lock of this database has
+
+
+def take_turn(tx: Connection) -> None:
+    """Let one transaction at a time change incidents, until it ends; it is called before any of them is locked.
+
+    A key that is new to one may come between those that another has locked, so their order alone does not keep two
+    from waiting for each other. SQLite lets one write at a time anyway.
+    """
+    if tx.dialect.name == "postgresql":
+        tx.execute(select(func.pg_advisory_xact_lock(_TURN)))
+
+
 def _by_rule(keys: Collection[IncidentKey]) -> Iterator[ColumnElement[bool]]:
     """Yield conditions for some of these keys each, in the order of the keys: of one rule, as an index finds these."""
     for rule, mine in groupby(sorted(keys), key=lambda key: key.rule):
@@ -66,7 +79,7 @@ def _by_rule(keys: Collection[IncidentKey]) -> Iterator[ColumnElement[bool]]:
 
 
 def lock(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
-    """Return what is watched or open of these keys, locked; always in one order, so nobody waits in a circle."""
+    """Return what is watched or open of these keys, locked, in the order of the keys."""
     found: dict[IncidentKey, Incident] = {}
     for mine in _by_rule(keys):
         rows = tx.execute(select(incidents).where(mine, _is_current).order_by(incidents.c.key).with_for_update())
@@ -182,6 +195,11 @@ _MORE = _MORE.values(
     total=incidents.c.total + bindparam("more"),
     due_at=case((and_(_is_current, bindparam("touched")), _TOUCHED), else_=incidents.c.due_at),
 )
+
+
+def touch_all(tx: Connection) -> None:
+    """Let whatever is watched or open be judged at the end of the next polls, as the rules may have changed."""
+    tx.execute(update(incidents).where(_is_current).values(due_at=_TOUCHED))
 
 
 def touch(tx: Connection, which: Collection[int]) -> None:
@@ -319,9 +337,10 @@ def leave(tx: Connection, numbers: Collection[int], *, now: datetime) -> None:
     watched = select(incidents.c.n).where(incidents.c.opened_at.is_(None))
     gone = delete(incident_jobs).where(*mine, incident_jobs.c.incident.in_(watched))
     left = update(incident_jobs).where(*mine).values(left_at=ms(now))
-    for statement in (gone, left):
+    for statement, is_gone in ((gone, True), (left, False)):
         for number in tx.execute(statement.returning(incident_jobs.c.incident)).scalars().all():
             one_less = {"counted": incidents.c.counted - 1, "due_at": _TOUCHED}
+            one_less |= {"total": incidents.c.total - 1} if is_gone else {}
             tx.execute(update(incidents).where(incidents.c.n == number, _is_current).values(one_less))
 
 
@@ -386,9 +405,9 @@ def drop_jobs(tx: Connection, number: int, *, before: datetime | None = None, ro
     tx.execute(update(incidents).where(incidents.c.n == number).values(fewer))
 
 
-def move_jobs(tx: Connection, old: Incident, new: Incident, *, after: datetime) -> int:
-    """Let the jobs of a closed incident that happened after then count for the next one; return how many."""
-    later = (incident_jobs.c.incident == old.n, incident_jobs.c.happened_at > ms(after))
+def move_jobs(tx: Connection, old: Incident, new: Incident, *, since: datetime) -> int:
+    """Let the jobs of a closed incident that happened since then count for the next one; return how many."""
+    later = (incident_jobs.c.incident == old.n, incident_jobs.c.happened_at >= ms(since))
     moved = update(incident_jobs).where(*later).values(incident=new.n).returning(incident_jobs.c.counts)
     rows = tx.execute(moved).scalars().all()
     counted, total = sum(rows), len(rows)

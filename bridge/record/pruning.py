@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -57,6 +57,7 @@ LEASE_NAME = "pruning"  # beside those of buckets, whose names end in digits
 AT_ONCE = 200  # about 50 ms of writing on SQLite
 RULES_AT_ONCE = 500  # about 20 ms
 _MOST_JOBS = 5_000  # of incidents, in one transaction
+_LONGER = timedelta(days=30)  # a dead letter may have been tried for so long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,12 +203,14 @@ def prune_jobs(tx: Connection, numbers: Collection[int], *, cut: Cutoffs) -> int
 def _is_over(cut: Cutoffs) -> ColumnElement[bool]:
     """Return the condition for incidents that closed long ago, and for keys of which nothing was seen since.
 
-    They are kept as long as dead letters: what is sent of one must be recognised. An absence always waits for a time.
+    They are kept longer than dead letters: what is sent of one must be recognised. An absence always waits for a time.
     """
     newest = select(func.max(incident_jobs.c.happened_at)).where(incident_jobs.c.incident == incidents.c.n)
     is_idle = func.coalesce(newest.scalar_subquery(), incidents.c.since) < ms(cut.ended)
     watched = and_(incidents.c.opened_at.is_(None), incidents.c.closed_at.is_(None), incidents.c.due_at.is_(None))
-    return or_(incidents.c.closed_at < ms(cut.dead), and_(watched, incidents.c.since < ms(cut.ended), is_idle))
+    return or_(
+        incidents.c.closed_at < ms(cut.dead - _LONGER), and_(watched, incidents.c.since < ms(cut.ended), is_idle)
+    )
 
 
 def old_incidents(tx: Connection, *, after: int, cut: Cutoffs, most: int = AT_ONCE) -> Found:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
@@ -673,6 +674,24 @@ def test_two_workers_whose_buckets_share_a_key_count_all_of_its_jobs(db: Databas
     assert [row["counted"] for row in rows(db, table)] == [16]
 
 
+@only_postgresql
+def test_two_workers_with_many_keys_in_common_never_wait_for_each_other_in_a_circle(db: Database) -> None:
+    watch = GIVEN[GIVEN.index("[[watch]]") : GIVEN.index("[notifier.ops]")]
+    rig = Rig(db, SICK + BACKLOG + ASSET + watch.replace("vod", "other").replace("clips", "more"))
+    second, random = FakeCi(rig.clock), Random(7)
+    pollers = [rig.poller, rig.new_poller(source=second)]
+    for place, poller in enumerate(pollers):
+        poller.poll_once(rig.book.watches[place], rig.book)
+    for round_ in range(12):
+        rig.clock.advance(seconds(30))
+        for number in range(30):
+            id_, asset = f"{round_}x{number}", random.randrange(200)
+            queue, data = f"p{random.randrange(40)}", f"asset=z{asset};parts={random.randrange(1, 6)}"
+            rig.has(f"a{id_}", random.choice([FAILED, SUCCESS]), queue=queue, user_data=data)
+            second.has(replace(rig.ci.jobs[f"a{id_}"], id=f"b{id_}", bucket="more-1250000000"))
+        _at_once([partial(poller.poll_once, rig.book.watches[at], rig.book) for at, poller in enumerate(pollers)])
+
+
 def _at_once(calls: Sequence[Any]) -> None:
     failed: list[BaseException] = []
 
@@ -739,3 +758,83 @@ def test_the_clock_may_be_set_back_while_an_incident_is_open(db: Database) -> No
         "sick (queue vod): 3 Failed within 10 min",
         "sick (queue vod)",
     ]
+
+
+# --- what comes late, or to an edited rule --------------------------------------------------------------------------
+
+
+@on_both
+@pytest.mark.parametrize("first", [True, False])
+def test_parts_that_come_after_their_asset_has_failed_complete_nothing(db: Database, first: bool) -> None:
+    rig = Rig(db, ASSET.replace('"done"', '"Success"'))
+    if not first:
+        rig.first_poll()
+    part(rig, "p0", FAILED)
+    rig.passes(minutes(5))
+    for number in (1, 2):
+        part(rig, f"p{number}", SUCCESS)
+        rig.passes(minutes(5))
+    assert rig.titles() == ([] if first else ["asset (user_data.asset a1) has failed: 1 Failed"])
+    part(rig, "again", SUCCESS)
+    rig.passes(minutes(5))
+    assert rig.titles()[-1] == "asset (user_data.asset a1) is complete, again (number 2): 1 Success"
+
+
+def test_a_storm_that_begins_when_the_last_one_is_over_is_another(db: Database) -> None:
+    rig = a_rig(db, SICK)
+    fail(rig, "j1", "j2", "j3")
+    rig.clock.advance(minutes(9))
+    fail(rig, "k1", "k2", "k3", every=0)
+    rig.passes(minutes(5))
+    assert [message.event["data"]["generation"] for message in rig.received()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("rules", "edit", "told"),
+    [
+        (BACKLOG, ("> 2", "> 1"), "backlog (queue vod): 2 jobs are Submitted for more than 10 min"),
+        (SILENT, ('for = "2h"', 'for = "1h"'), "silent: no Success for 1 h"),
+    ],
+)
+def test_an_edited_rule_is_asked_at_once(db: Database, rules: str, edit: tuple[str, str], told: str) -> None:
+    rig = a_rig(db, rules)
+    for number in range(2):
+        rig.has(f"w{number}", SUBMITTED, queue="p1")
+    rig.passes(minutes(75))
+    assert rig.titles() == []
+    rig.use(rules.replace(*edit))
+    rig.passes(minutes(5))
+    assert rig.titles() == [told]
+
+
+def test_a_success_that_is_seen_late_ends_the_row_it_was_in(db: Database) -> None:
+    rig = a_rig(db, ROW)
+    fail(rig, "j1", "j2", "j3")
+    rig.passes(minutes(5))
+    rig.has("good", SUCCESS, queue="p1", tag="Snapshot")
+    rig.ci.refuses = {"Snapshot": DOWN}  # type: ignore[dict-item]
+    rig.clock.advance(minutes(1))
+    fail(rig, "j4")
+    rig.passes(minutes(5))
+    rig.ci.refuses = {}
+    rig.passes(minutes(5))
+    assert rig.titles()[1:] == ["row (queue vod) is over after 6 min"]
+
+
+def test_a_success_of_before_an_absence_that_is_seen_late_ends_it(db: Database) -> None:
+    rig = a_rig(db, SILENT)
+    rig.passes(hours(2))
+    assert rig.titles() == ["silent: no Success for 2 h"]
+    then = {name: NOW + hours(1.9) for name in ("created_at", "started_at", "ended_at")}
+    rig.has("late", SUCCESS, **then)
+    rig.passes(minutes(15))
+    assert len(rig.titles()) == 2
+
+
+def test_a_group_that_a_first_snapshot_found_is_escalated_when_more_of_it_hangs(db: Database) -> None:
+    rig = Rig(db, ASSET + ESCALATE.replace('"cms"', '"ops"'))
+    part(rig, "p0", RUNNING)
+    rig.first_poll()
+    part(rig, "p1", RUNNING)
+    rig.passes(hours(1))
+    assert len(rig.titles("ops")) == 1

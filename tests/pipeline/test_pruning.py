@@ -444,7 +444,7 @@ def test_a_job_stays_until_the_group_it_belongs_to_has_ended_and_so_does_its_inc
     assert rig.titles("cms") == ["asset (user_data.asset a1) is complete: 3 Success"]
     rig.after(31)
     assert (rig.ids(), count(db, "incident")) == ([], 1)
-    rig.after(91)
+    rig.after(121)
     assert (count(db, "incident"), count(db, "incident_job")) == (0, 0)
 
 

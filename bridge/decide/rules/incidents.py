@@ -121,6 +121,29 @@ def incident_id(key: IncidentKey, generation: int) -> str:
     return ident("inc", *key, str(generation))
 
 
+def is_of_last(spec: IncidentSpec, job_at: datetime, *, closed_at: datetime, total: int, expected: int | None) -> bool:
+    """Tell whether a job that comes now belongs to the last incident of its key, which is over, and opens no other.
+
+    What happened before it was over is seen late. A group that has failed before all of its jobs had come takes the
+    others in: it has `total` of those that are expected.
+    """
+    match spec:
+        case Threshold() | Absence():
+            return not is_of_next(spec, job_at, closed_at)
+        case FanIn(success=True, settle=settle):
+            return total < expected if expected is not None else settle is not None and job_at <= closed_at + settle
+    return False
+
+
+def is_of_next(spec: IncidentSpec, job_at: datetime, closed_at: datetime) -> bool:
+    """Tell whether what happened then comes after an incident that was over at `closed_at`.
+
+    One that closed because it was quiet had nothing of that moment.
+    """
+    is_quiet = isinstance(spec, Threshold) and not spec.in_a_row
+    return job_at > closed_at or (is_quiet and job_at == closed_at)
+
+
 # --- thresholds -----------------------------------------------------------------------------------------------------
 
 
@@ -183,7 +206,7 @@ def follow(
             if exceeds and not job.silent:
                 opened_at, last_at, by = job.happened_at, job.happened_at, job
         elif job.n > judged or by:
-            if spec.in_a_row and not job.counts and last_at and job.happened_at >= last_at:
+            if spec.in_a_row and not job.counts and job.happened_at >= opened_at:
                 return Course(opened_at, last_at, job.happened_at, by)
             if exceeds if spec.last else job.counts:
                 last_at = max(last_at or job.happened_at, job.happened_at)
@@ -263,8 +286,8 @@ def follow_absence(
     """
     for job in jobs:
         if opened_at:
-            if job.happened_at > opened_at:
-                return Course(opened_at, last_at, job.happened_at)
+            if job.happened_at > last_at:  # also before it was due, if it is seen only now
+                return Course(opened_at, last_at, max(job.happened_at, opened_at))
             continue
         if known_to is None or job.happened_at > known_to:
             return Course(None, last_at)

@@ -25,6 +25,8 @@ from bridge.decide.rules.incidents import (
     deadline,
     follow,
     follow_absence,
+    is_of_last,
+    is_of_next,
     key_of,
     settles_at,
     still_counting,
@@ -212,7 +214,7 @@ class Incidents:
         job, key = replace(one.job, n=self._fed), one.key
         is_fan_in, last = isinstance(one.rule.incident, FanIn), self._closed.get(key)
         # A job counts once; a closed incident only learns what became of it, or what is seen late.
-        if last and (place in last[0].jobs or (not is_fan_in and job.happened_at <= last[1])):
+        if last and (place in last[0].jobs or _is_of_last(one, last)):
             last[0].jobs[place] = job
             return
         watched = self._watched.get(key) or self._watch(one.rule, key, one.by, transition.seen_at)
@@ -353,8 +355,12 @@ class Incidents:
         if rule.recover and watched.notified_at and watched.notified_at < now:
             yield self._step("closed", watched, closed_at, now, watched.told)
         self._closed[watched.key] = (watched, closed_at)
-        stay = isinstance(rule.incident, Backlog)
-        jobs = {place: job for place, job in watched.jobs.items() if stay or job.happened_at > closed_at}
+        spec = rule.incident
+        jobs = {
+            place: job
+            for place, job in watched.jobs.items()
+            if isinstance(spec, Backlog) or (spec and is_of_next(spec, job.happened_at, closed_at))
+        }
         del self._watched[watched.key]
         if jobs or isinstance(rule.incident, Absence):
             following = self._watch(rule, watched.key, watched.by, closed_at)
@@ -368,7 +374,7 @@ class Incidents:
             ended_at, told = self._gathered(watched).last_at, watched.told
             whom = dict.fromkeys((*self._whom(watched, rule.notify), *told))
             yield self._step(ended, watched, ended_at, now, tuple(whom))
-        self._closed[watched.key] = (watched, now)
+        self._closed[watched.key] = (watched, self._gathered(watched).last_at)
         del self._watched[watched.key]
 
     @staticmethod
@@ -388,3 +394,10 @@ def _about(watched: _Watched, by: IncidentJob | None) -> Transition | None:
     """Return the transition of the job that opened an incident, or its last one."""
     job = by or next(iter(watched.in_order[-1:]), None)
     return watched.transitions.get((job.bucket, job.job_id)) if job else None
+
+
+def _is_of_last(one: Joined, last: tuple[_Watched, datetime]) -> bool:
+    (watched, closed_at), spec = last, one.rule.incident
+    total, expected = len(watched.jobs), watched.expected
+    at = one.job.happened_at
+    return spec is not None and is_of_last(spec, at, closed_at=closed_at, total=total, expected=expected)
