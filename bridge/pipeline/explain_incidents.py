@@ -324,8 +324,7 @@ def _progress(spec: Threshold, jobs: Sequence[IncidentJob], now: datetime) -> st
     if spec.last is not None:
         latest = len(jobs[-spec.last :])
         return f"{len(counting)} of the last {latest} jobs{within}, asks for {spec.limit} % of {spec.last}{names}"
-    least = int(spec.limit.number) + (spec.limit.sign == ">")
-    return f"{len(counting)} of {least}{' in a row' if spec.in_a_row else ''}{within}{names}"
+    return f"{len(counting)} of {spec.limit.least}{' in a row' if spec.in_a_row else ''}{within}{names}"
 
 
 def _gathered(spec: FanIn, incident: Incident, record: IncidentRecord) -> str:

@@ -25,7 +25,6 @@ from bridge.decide.rules.incidents import (
     deadline,
     follow,
     follow_absence,
-    incident_id,
     is_of_next,
     key_of,
     settles_at,
@@ -47,12 +46,11 @@ from bridge.model import (
     Transition,
     Watch,
 )
-from bridge.pipeline.joining import add
+from bridge.pipeline.joining import add, next_key
 from bridge.pipeline.route import current_gates, log_dead
 from bridge.record import counters, incidents, public_url, rulesets
 from bridge.record.codec import dump
 from bridge.record.counters import Count
-from bridge.record.incidents import NewKey
 from bridge.record.outbox import entries, roots
 from bridge.record.polling import queues, snapshots, time_in_state
 
@@ -416,9 +414,7 @@ def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, b
         judge.say("opened", rule, closed, by)
     else:
         judge.say("closed", rule, closed)
-    generation = incident.generation + 1
-    id_ = incident_id(incident.of, generation)
-    new = NewKey(key=incident.of, id=id_, by=incident.by, generation=generation, since=closed_at)
+    new = next_key(incident.of, incident.by, incident, since=closed_at)
     return incidents.begin(judge.tx, [new])[incident.of]
 
 
@@ -437,26 +433,26 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
     Jobs that no watch has any more leave the backlogs. An absence for all jobs is watched from now on.
     """
     incidents.take_turn(tx)
-    closed: list[int] = []
+    closed, listed = list[int](), _streams(book)
     rules = {rule.name: rule for rule in book.rules if rule.incident or rule.escalate}
     for name in sorted(incidents.current_rules(tx) - rules.keys()):
-        closed += incidents.close_all(tx, incidents.numbers(tx, name), "its rule is no longer in rules.toml", now=now)
+        gone = [one.n for one in incidents.current(tx, name)]
+        closed += incidents.close_all(tx, gone, "its rule is no longer in rules.toml", now=now)
     backlogs = [rule.name for rule in rules.values() if isinstance(rule.incident, Backlog)]
     incidents.leave(tx, incidents.unwatched_jobs(tx, backlogs) if backlogs else (), now=now)
     for rule in rules.values():
         fields = rule.by if rule.incident else ALARM_FIELDS
-        others = incidents.numbers(tx, rule.name, other_than=fields)
+        current = incidents.current(tx, rule.name)
+        others = [one.n for one in current if tuple(name for name, _ in one.by) != tuple(fields)]
         closed += incidents.close_all(tx, others, "its rule has another `by` now", now=now)
-        streams = [facts for facts in _streams(book) if _may_list(rule, facts)]
-        unseen = [one.n for one in incidents.current(tx, rule.name) if not any(_fits(one, facts) for facts in streams)]
+        streams = [facts for facts in listed if _may_list(rule, facts)]
+        unseen = [one.n for one in current if not any(_fits(one, facts) for facts in streams)]
         closed += incidents.close_all(tx, unseen, "no watch lists such jobs any more", now=now)
         if isinstance(rule.incident, Absence) and not rule.by and streams:
             key = key_of(rule.name, ())
             last = incidents.latest_closed(tx, [key]).get(key)
-            generation = last.generation + 1 if last else 1
             if not incidents.lock(tx, [key]):
-                id_ = incident_id(key, generation)
-                incidents.begin(tx, [NewKey(key=key, id=id_, by=(), generation=generation, since=now)])
+                incidents.begin(tx, [next_key(key, (), last, since=now)])
     incidents.touch_all(tx)
     show(tx, closed, book, now)
 

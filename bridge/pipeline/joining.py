@@ -116,7 +116,7 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     begun = current.keys() | {one.key for one in rest if one.job.counts or not _is_in_a_row(one.rule)}
     rest = [one for one in rest if one.key in begun]
     missing = {one.key: one.by for one in rest if one.key not in current}
-    keys = [_new_key(key, missing[key], closed.get(key), now) for key in _with_room(tx, missing, now)]
+    keys = [next_key(key, missing[key], closed.get(key), since=now) for key in _with_room(tx, missing, now)]
     current |= incidents.begin(tx, keys)
     added = [(current[one.key].n, one) for one in rest if one.key in current]
     touched = {number for number, one in added if _may_change(one)}
@@ -133,9 +133,10 @@ def _is_in_a_row(rule: Rule) -> bool:
     return isinstance(rule.incident, Threshold) and rule.incident.in_a_row
 
 
-def _new_key(key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | None, now: datetime) -> NewKey:
+def next_key(key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | None, *, since: datetime) -> NewKey:
+    """Return what is watched of a key from then on, after its `last` incident."""
     generation = last.generation + 1 if last else 1
-    return NewKey(key=key, id=incident_id(key, generation), by=by, generation=generation, since=now)
+    return NewKey(key=key, id=incident_id(key, generation), by=by, generation=generation, since=since)
 
 
 def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:

@@ -230,13 +230,6 @@ def current_rules(tx: Connection) -> set[str]:
     return set(tx.execute(select(incidents.c.rule).where(_is_current).distinct()).scalars())
 
 
-def numbers(tx: Connection, rule: str, *, other_than: Sequence[str] | None = None) -> list[int]:
-    """Return what is watched or open of a rule; only keys that are not made of these fields, if they are given."""
-    found = tx.execute(select(incidents.c.n, incidents.c.by).where(incidents.c.rule == rule, _is_current))
-    rows = [(row.n, tuple(field for field, _ in json.loads(row.by))) for row in found]
-    return [number for number, fields in rows if other_than is None or fields != tuple(other_than)]
-
-
 def acknowledge(tx: Connection, id_: str, by: str, *, now: datetime) -> bool:
     """Store who has taken note of an incident, once, while it is not closed; return whether that was so."""
     mine = (incidents.c.id == id_, _is_current, incidents.c.acknowledged_at.is_(None))
@@ -393,13 +386,11 @@ def has_news(tx: Connection, number: int) -> bool:
     return tx.execute(mine).first() is not None
 
 
-def drop_jobs(tx: Connection, number: int, *, before: datetime | None = None, rows: Collection[int] = ()) -> None:
-    """Forget jobs of a key that can no longer count: what happened up to `before`, or these rows."""
-    which: list[ColumnElement[bool]] = [incident_jobs.c.n.in_(rows)] if rows else []
-    which += [incident_jobs.c.happened_at <= ms(before)] if before else []
-    if not which:
+def drop_jobs(tx: Connection, number: int, *, rows: Collection[int]) -> None:
+    """Forget jobs of a key (by the numbers of their rows) that can no longer count."""
+    if not rows:
         return
-    gone = delete(incident_jobs).where(incident_jobs.c.incident == number, or_(*which))
+    gone = delete(incident_jobs).where(incident_jobs.c.incident == number, incident_jobs.c.n.in_(rows))
     dropped = tx.execute(gone.returning(incident_jobs.c.counts)).scalars().all()
     fewer = {"counted": incidents.c.counted - sum(dropped), "total": incidents.c.total - len(dropped)}
     tx.execute(update(incidents).where(incidents.c.n == number).values(fewer))

@@ -5,6 +5,7 @@ What happened counts when it happened, not when it was seen, so a late look come
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.decide.templates.rendering import Template
 from bridge.decide.text.times import Window
-from bridge.decide.text.values import States, ident
+from bridge.decide.text.values import States, ident, shown
 from bridge.model import CLOSED, SUCCESS, IncidentJob, IncidentKey, Transition
 
 # --- the rules as data ----------------------------------------------------------------------------------------------
@@ -37,6 +38,35 @@ class Comparison:
 
     def __str__(self) -> str:
         return f"{self.sign} {self.number:g}"
+
+
+_COUNT = re.compile(r"(>=?)\s*(\d{1,7})")
+_SHARE = re.compile(r"(>=?)\s*(\d{1,3}(?:\.\d{1,3})?)\s*%\s*of\s*(\d{1,4})")
+_MOST_SHARED = 1_000  # jobs of which a share is taken
+
+
+def read_count(value: str) -> Comparison:
+    """Read ">= 5" or "> 50". Raises ValueError saying what would be right."""
+    found = _COUNT.fullmatch(value.strip())
+    if not found:
+        raise ValueError(f'{shown(value)} is no number to exceed; write for example ">= 5" or "> 50"')
+    limit = Comparison(">" if found[1] == ">" else ">=", int(found[2]))
+    if not limit.holds(0):
+        return limit
+    raise ValueError(f'{shown(value)} always holds; the least is ">= 1"')
+
+
+def read_share(value: str) -> tuple[Comparison, int]:
+    """Read "> 20% of 50": the share in per cent, and of how many jobs. Raises ValueError likewise."""
+    found = _SHARE.fullmatch(value.strip())
+    if not found:
+        raise ValueError(f'{shown(value)} is no share; write for example "> 20% of 50": of the last 50 jobs that ended')
+    limit, last = Comparison(">" if found[1] == ">" else ">=", float(found[2])), int(found[3])
+    if not 2 <= last <= _MOST_SHARED:
+        raise ValueError(f"{shown(value)} is of {last:,} jobs; it can be of 2 to {_MOST_SHARED:,}")
+    if limit.holds(0) or not limit.holds(100):
+        raise ValueError(f"{shown(value)} {'always' if limit.holds(0) else 'never'} holds")
+    return limit, last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

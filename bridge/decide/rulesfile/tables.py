@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
-from bridge.decide.rules.incidents import Comparison
+from bridge.decide.rules.incidents import Comparison, read_count, read_share
 from bridge.decide.rules.joining import MOST_EXPECTED
 from bridge.decide.rules.picks import member
 from bridge.decide.rules.rulebook import Fault
@@ -96,33 +96,6 @@ def _mentions(value: object) -> list[str]:
     return words
 
 
-_COUNT = re.compile(r"(>=?)\s*(\d{1,7})")
-_SHARE = re.compile(r"(>=?)\s*(\d{1,3}(?:\.\d{1,3})?)\s*%\s*of\s*(\d{1,4})")
-_MOST_SHARED = 1_000  # jobs of which a share is taken
-
-
-def _count(value: str) -> Comparison:
-    found = _COUNT.fullmatch(value.strip())
-    if not found:
-        raise ValueError(f'{shown(value)} is no number to exceed; write for example ">= 5" or "> 50"')
-    limit = Comparison(">" if found[1] == ">" else ">=", int(found[2]))
-    if not limit.holds(0):
-        return limit
-    raise ValueError(f'{shown(value)} always holds; the least is ">= 1"')
-
-
-def _share(value: str) -> tuple[Comparison, int]:
-    found = _SHARE.fullmatch(value.strip())
-    if not found:
-        raise ValueError(f'{shown(value)} is no share; write for example "> 20% of 50": of the last 50 jobs that ended')
-    limit, last = Comparison(">" if found[1] == ">" else ">=", float(found[2])), int(found[3])
-    if not 2 <= last <= _MOST_SHARED:
-        raise ValueError(f"{shown(value)} is of {last:,} jobs; it can be of 2 to {_MOST_SHARED:,}")
-    if limit.holds(0) or not limit.holds(100):
-        raise ValueError(f"{shown(value)} {'always' if limit.holds(0) else 'never'} holds")
-    return limit, last
-
-
 def _expect(value: object) -> str:
     """Return a template of how many jobs a key has; a number is one too."""
     example = '3 or "{{ job.user_data.parts }}"'
@@ -165,8 +138,8 @@ Duration = Annotated[timedelta, _read(duration, '"30s" or "45m"')]
 Keep = Annotated[Duration, AfterValidator(_at_least_a_day)]
 RateText = Annotated[Rate, _read(rate, '"10/s" or "100/5m"')]
 TimeOfDay = Annotated[time, _read(time_of_day, '"09:00"')]
-Count = Annotated[Comparison, _read(_count, '">= 5"')]
-Share = Annotated[tuple[Comparison, int], _read(_share, '"> 20% of 50"')]
+Count = Annotated[Comparison, _read(read_count, '">= 5"')]
+Share = Annotated[tuple[Comparison, int], _read(read_share, '"> 20% of 50"')]
 Expect = Annotated[str, BeforeValidator(_expect)]
 Between = Annotated[Window, _read(lambda text: window(text, None), '"22:00-08:00"')]
 Zone = Annotated[ZoneInfo, _read(_zone, '"Asia/Shanghai"')]
