@@ -24,7 +24,8 @@ from benchmarks.machine import Bench, Stores, settle_statistics, wait_until
 from benchmarks.report import Line, at_most, noted
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.read import read
-from bridge.model import SUCCESS, WebhookNotifier
+from bridge.model import SUCCESS
+from bridge.notifiers import WebhookNotifier
 from bridge.record.database import Database, at
 from bridge.record.outbox import entries
 from bridge.record.polling import leases

@@ -1,4 +1,4 @@
-"""All nouns of the bridge, as frozen dataclasses. Read this file first.
+"""All nouns of the bridge but notifiers, as frozen dataclasses. Read this file first.
 
 A Watch has Streams. Polling a Stream returns Pages of Jobs. A Job that changed makes a Transition. Rules turn a
 Transition into a Message, with a NewDelivery for each Notifier. Sending a Delivery is an Attempt, which has an Outcome.
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from hashlib import sha256
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 # --- what CI has: jobs, and where they are listed -------------------------------------------------------------------
 
@@ -538,225 +537,6 @@ class Silence:
         return f"The silence by {self.author} ({self.reason})"
 
 
-# --- notifiers ------------------------------------------------------------------------------------------------------
-
-Writer = Callable[[Any], str]  # renders a template
-
-_INCIDENT_THREAD = re.compile(r"(?:[^/]+/)?incident/inc_[a-z0-9]+")
-
-
-def is_of_incident(thread: str | None) -> bool:
-    """Tell whether a thread is that of an incident: its first message is edited, whatever its notifier says."""
-    return bool(thread and _INCIDENT_THREAD.fullmatch(thread))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notifier:
-    """A named receiver. Subclasses are its types.
-
-    With `channel_template`, the job selects one of `channels`.
-    """
-
-    type: ClassVar[str] = ""
-    is_for_people: ClassVar[bool] = False  # a fallback of this type is told of many failures at once
-
-    name: str
-    retry: timedelta = timedelta(hours=24)
-    fallback: str | None = None
-    max_in_flight: int = 4
-    rate: Rate | None = None
-    body: Writer | None = field(default=None, repr=False)  # replaces the message's event
-    channels: tuple[str, ...] = ()
-    channel_template: Writer | None = field(default=None, repr=False)
-
-    @property
-    def keeps_order(self) -> bool:
-        """Whether messages about one job are sent in order."""
-        return True
-
-    def thread_of(self, about: Message | Job) -> str | None:  # noqa: ARG002 - for types that have threads
-        """Return the thread that messages about a job belong to."""
-        return None
-
-    def threads_of(self, job: Job) -> tuple[str, ...]:
-        """Return the threads that a job may have, one for each channel."""
-        return self._in_channels(self.thread_of(job))
-
-    @property
-    def threads_incidents(self) -> bool:
-        """Whether an incident is one message, which is edited, with a thread."""
-        return False
-
-    def threads_of_incident(self, incident: str) -> tuple[str, ...]:
-        """Return the threads that an incident (by its id) may have, one for each channel."""
-        return self._in_channels(f"incident/{incident}") if self.threads_incidents else ()
-
-    def _in_channels(self, thread: str | None) -> tuple[str, ...]:
-        return (thread, *(f"{channel}/{thread}" for channel in self.channels)) if thread else ()
-
-    @property
-    def most_waiting(self) -> int | None:
-        """With more messages waiting for a channel, those that would wait long become a digest. None: never."""
-        return None
-
-    @property
-    def updates(self) -> bool:
-        """Whether the first message of a thread is edited to show the newest state."""
-        return False
-
-    @property
-    def shows_by_edits(self) -> bool:
-        """Whether later messages of a thread show only as such an edit."""
-        return False
-
-    def limit_of(self, channel: str | None) -> SharedLimit | None:  # noqa: ARG002 - for types that share limits
-        """Return the limit that a message to this channel (None: the usual one) uses up; None: `rate` alone counts."""
-        return None
-
-    @property
-    def edit_limit(self) -> SharedLimit | None:
-        """The limit of edits, where there are any."""
-        return None
-
-    @property
-    def look_up_limit(self) -> SharedLimit | None:
-        """The limit of looking for what may have been accepted; None: nothing is looked for."""
-        return None
-
-    @property
-    def hidden(self) -> tuple[str, ...]:
-        """Secrets, which must not be shown or stored if a receiver repeats them."""
-        return ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookNotifier(Notifier):
-    type: ClassVar[str] = "webhook"
-
-    url: str = field(repr=False)  # may carry a secret
-    secrets: tuple[str, ...] = field(default=(), repr=False)  # whsec_...; all of them sign, while rotating
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    order: Literal["job", "none"] = "job"
-    format: Literal["json", "cloudevents"] = "json"
-
-    @property
-    def keeps_order(self) -> bool:
-        return self.order == "job"
-
-    @property
-    def hidden(self) -> tuple[str, ...]:
-        return (self.url, *self.secrets, *(part for _, value in self.headers for part in _secret_parts(value)))
-
-
-def _secret_parts(value: str) -> tuple[str, ...]:
-    """Return a header's value and the parts that a receiver may repeat: of `Token token="abc"` abc, not the scheme."""
-    credentials = value.partition(" ")[2] or value
-    words = [word.strip('"') for word in credentials.replace(",", " ").replace(";", " ").split()]
-    named = (word.partition("=")[2].strip('"') for word in words)
-    return tuple(dict.fromkeys(part for part in (value, credentials, *words, *named) if part))
-
-
-_CHANNEL_ID = re.compile("[CDG][A-Z0-9]{8,}")
-
-
-_SECOND = timedelta(seconds=1)
-
-
-MOST_PAGES = 5  # of Slack's history, in which a message is looked for
-
-
-def _spaced(interval: timedelta) -> timedelta:
-    """Return somewhat more: two requests may arrive closer together than they were begun."""
-    return interval * 1.08
-
-
-def _digest_of(secret: str) -> str:
-    """Return what identifies a secret and does not reveal it."""
-    return sha256(secret.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlackNotifier(Notifier):
-    """With `url`, an incoming webhook (no threads, no updates); otherwise `token` posts to `channel`.
-
-    With a `channel_template`, `channel` is the first of `channels`.
-    """
-
-    type: ClassVar[str] = "slack"
-    is_for_people: ClassVar[bool] = True
-
-    channel: str | None = None
-    token: str | None = field(default=None, repr=False)
-    url: str | None = field(default=None, repr=False)
-    thread: Literal["job", "workflow", "none"] = "none"
-    update: bool = False
-    flood: int | None = 20
-
-    @property
-    def most_waiting(self) -> int | None:
-        return self.flood
-
-    @property
-    def updates(self) -> bool:
-        return self.update and self.url is None
-
-    @property
-    def shows_by_edits(self) -> bool:
-        return self.updates and self.thread == "none"
-
-    @property
-    def threads_incidents(self) -> bool:
-        return self.url is None
-
-    def limit_of(self, channel: str | None) -> SharedLimit:
-        """Return the limit of a channel, or of an incoming webhook.
-
-        Slack accepts a message a second and channel, of all apps (docs.slack.dev, "Rate limits", read 2026-11-30).
-        """
-        if self.url:
-            return SharedLimit(name=f"slack hook {_digest_of(self.url)}", interval=self._interval)
-        where = channel if channel in self.channels else self.channel
-        known = _CHANNEL_ID.fullmatch(where or "")  # a name means another channel in another workspace
-        name = f"slack channel {where}" if known else f"slack channel {where} of {_digest_of(self.token or '')}"
-        return SharedLimit(name=name, interval=self._interval)
-
-    @property
-    def edit_limit(self) -> SharedLimit | None:
-        """Edits: Tier 3, 50 per minute and token (docs.slack.dev, "Rate limits", read 2026-11-30).
-
-        Who sets another `rate` for messages, as another Slack allows it, has as many more edits until it refuses some.
-        """
-        return None if self.url else self._tier_3("edits")
-
-    @property
-    def look_up_limit(self) -> SharedLimit | None:
-        """History and replies: Tier 3 too. A look-up may read MOST_PAGES."""
-        return None if self.url else self._tier_3("reads", calls=MOST_PAGES)
-
-    def _tier_3(self, what: str, *, calls: int = 1) -> SharedLimit:
-        name, times = f"slack {what} {_digest_of(self.token or '')}", 1.2 * calls
-        return SharedLimit(name=name, interval=self._interval * times, usual=_spaced(_SECOND) * times)
-
-    @property
-    def _interval(self) -> timedelta:
-        # A slower `rate` is the notifier's own, and not its channel's.
-        return _spaced(min(self.rate.interval, _SECOND) if self.rate else _SECOND)
-
-    def thread_of(self, about: Message | Job) -> str | None:
-        if isinstance(about, Message) and about.is_of_several:
-            return next(iter(self.threads_of_incident(about.incident or "")), None)
-        job_id = about.id if isinstance(about, Job) else about.job_id
-        if job_id is None:
-            return None
-        if self.thread == "workflow" and about.workflow_run:
-            return f"{about.bucket}/{about.workflow_run}"
-        return f"{about.bucket}/{job_id}" if self.thread != "none" or self.update else None
-
-    @property
-    def hidden(self) -> tuple[str, ...]:
-        return tuple(secret for secret in (self.token, self.url) if secret)
-
-
 # --- messages and deliveries ----------------------------------------------------------------------------------------
 
 
@@ -793,6 +573,14 @@ class Message:
     def is_of_several(self) -> bool:
         """Whether it is about an incident of several jobs, and not of one job's alarm."""
         return self.incident is not None and self.job_id is None
+
+
+_INCIDENT_THREAD = re.compile(r"(?:[^/]+/)?incident/inc_[a-z0-9]+")
+
+
+def is_of_incident(thread: str | None) -> bool:
+    """Tell whether a thread is that of an incident: its first message is edited, whatever its notifier says."""
+    return bool(thread and _INCIDENT_THREAD.fullmatch(thread))
 
 
 NOT_SENT_TO = "This could not be sent to "  # how the note of a fallback's delivery begins

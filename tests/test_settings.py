@@ -11,7 +11,7 @@ from click.testing import Result
 
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read as read_rules
-from bridge.model import SlackNotifier, WebhookNotifier
+from bridge.notifiers import SlackNotifier, WebhookNotifier
 from bridge.settings import Settings, SettingsRefused, read
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY
 from tests.support.commands import call

@@ -18,7 +18,8 @@ from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.functions import variables
 from bridge.links import NO_LINKS, Links
-from bridge.model import Alarm, Hold, Message, NewDelivery, Notifier, Transition, is_of_incident
+from bridge.model import Alarm, Hold, Message, NewDelivery, Transition, is_of_incident
+from bridge.notifiers import Notifier
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 
 from bridge.decide.retries import BREAKER_THRESHOLD, breaker_pause, counts_from, next_pause, probed_since
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import Attempt, Breaker, Delivery, Notifier, Rejected, RetryLater, RootEdit, Sent
+from bridge.model import Attempt, Breaker, Delivery, Rejected, RetryLater, RootEdit, Sent
+from bridge.notifiers import Notifier
 from bridge.pipeline import edits, flood
 from bridge.pipeline.digests import send_due_digests
 from bridge.pipeline.edits import ClaimedEdits

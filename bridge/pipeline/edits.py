@@ -11,17 +11,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection
 
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.model import (
-    Attempt,
-    Content,
-    Notifier,
-    Reason,
-    Rejected,
-    RetryLater,
-    RootEdit,
-    Sent,
-    SharedLimit,
-)
+from bridge.model import Attempt, Content, Reason, Rejected, RetryLater, RootEdit, Sent, SharedLimit
+from bridge.notifiers import Notifier
 from bridge.pipeline.housekeeping import CLAIM_LEASE, notify_fallbacks, retry_of
 from bridge.record.outbox import claims, entries, limits, results, roots
 from bridge.record.outbox.results import Ended

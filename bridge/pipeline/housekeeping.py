@@ -17,7 +17,8 @@ from bridge.decide.messages.build import PerNotifier, as_fallback, gathered, per
 from bridge.decide.retries import BREAKER_THRESHOLD, over_at, was_tried_enough
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import iso
-from bridge.model import Attempt, Breaker, Delivery, NewDelivery, Notifier, Rejected, Sent, Watch
+from bridge.model import Attempt, Breaker, Delivery, NewDelivery, Rejected, Sent, Watch
+from bridge.notifiers import Notifier
 from bridge.pipeline.route import current_gates, variables_for
 from bridge.record.clocks import RunClock
 from bridge.record.database import Clock, Database, ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.model import Notifier
+from bridge.notifiers import Notifier
 from bridge.send.integration import Integration
 from bridge.send.slack import Slack
 from bridge.send.webhook import Webhook

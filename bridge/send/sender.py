@@ -12,7 +12,8 @@ from functools import lru_cache
 from queue import Empty, SimpleQueue
 from time import monotonic
 
-from bridge.model import ANSWER_KEPT, Attempt, Delivery, Notifier, Outcome, RetryLater, Sent
+from bridge.model import ANSWER_KEPT, Attempt, Delivery, Outcome, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.redact import Mask
 from bridge.send.client import Answered, HttpClient
 from bridge.send.http_types import Failure, Reply

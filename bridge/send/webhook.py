@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bridge.display import pretty_json, visible_json
-from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.notifiers import WebhookNotifier
 from bridge.send.http_types import Failure, Reply, Request, reason_of
 from bridge.send.integration import MASKED, PATH, Check, Egress, OneRequest, Preview, check_address
 from bridge.url import origin

@@ -16,7 +16,8 @@ from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
-from bridge.model import KeySource, Notifier
+from bridge.model import KeySource
+from bridge.notifiers import Notifier
 from bridge.pipeline.housekeeping import note_rules
 from bridge.record import public_url, rulesets
 from bridge.record.database import TROUBLES, Clock, Database, trouble

@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from bridge.decide.messages.build import delivery_to
 from bridge.decide.messages.build import test_message as a_test_message
-from bridge.model import WebhookNotifier
+from bridge.notifiers import WebhookNotifier
 from bridge.record.outbox import entries
 from bridge.record.polling import leases
 from bridge.record.queries import lists

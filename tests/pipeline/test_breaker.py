@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from bridge.model import Delivery, Notifier, Outcome, RetryLater, Sent
+from bridge.model import Delivery, Outcome, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.record.database import Database
 from bridge.record.outbox import entries
 from bridge.record.schema import DEAD, SENT, WAITING, deliveries, notifiers

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from bridge.model import Attempt, Delivery, Notifier, Outcome, Rate, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Delivery, Outcome, Rate, Rejected, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.pipeline.dispatch import WINDOW, Prefetch
 from bridge.pipeline.housekeeping import CLAIM_LEASE, LeaseWatcher
 from bridge.record.database import Database, at, ms

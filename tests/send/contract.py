@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.model import Notifier
+from bridge.notifiers import Notifier
 from tests.support.receivers import SECRET, Behaviour, a_root_edit, a_slack, a_webhook, accepting, answering
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pycurl
 
-from bridge.model import Attempt, Notifier, Sent
+from bridge.model import Attempt, Sent
+from bridge.notifiers import Notifier
 from bridge.send.addresses import Network
 from bridge.send.client import CurlHandle, HttpClient, Policy
 from bridge.send.sender import Sender

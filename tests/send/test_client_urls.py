@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
 from bridge.environment import lookup
-from bridge.model import Sent, WebhookNotifier
+from bridge.model import Sent
+from bridge.notifiers import WebhookNotifier
 from bridge.send.client import HttpClient
 from tests.support.receivers import LOOPBACK, Receiver, a_request, a_sender, answering, attempt, through
 from tests.support.rules_texts import RULE, WATCH

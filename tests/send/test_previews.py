@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Delivery, Notifier, SlackNotifier, WebhookNotifier
+from bridge.model import Delivery
+from bridge.notifiers import Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.integration import MASKED, Preview
 from bridge.send.registry import integration_of
 from bridge.send.webhook import curl

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.model import Attempt, Notifier, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Rejected, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.send.sender import Sender
 from tests.support.receivers import (
     NOON,

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from bridge.model import Notifier, Reason, RetryLater, Sent
+from bridge.model import Reason, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.send.sender import InFlight
 from bridge.settings import Settings
 from bridge.wiring.parts import known_secrets

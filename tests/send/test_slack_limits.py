@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bridge.model import MOST_PAGES, Rate, SharedLimit, SlackNotifier
+from bridge.model import Rate, SharedLimit
+from bridge.notifiers import MOST_PAGES, SlackNotifier
 from tests.support.receivers import a_slack
 
 TOKEN, OTHER = "xoxb-hush-1", "xoxb-hush-2"

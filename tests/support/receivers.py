@@ -15,7 +15,8 @@ from typing import Any, Self
 
 import pytest
 
-from bridge.model import Attempt, Content, Delivery, Notifier, RootEdit, SlackNotifier, WebhookNotifier
+from bridge.model import Attempt, Content, Delivery, RootEdit
+from bridge.notifiers import Notifier, SlackNotifier, WebhookNotifier
 from bridge.send.client import HttpClient
 from bridge.send.http_types import Failure, Reply, Request
 from bridge.send.sender import Sender

@@ -12,15 +12,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Executable, Table, insert, inspect, select, update
 
 from bridge.decide.changes.diff import diff
-from bridge.model import (
-    Attempt,
-    Delivery,
-    Job,
-    NewDelivery,
-    Notifier,
-    Outcome,
-    Watch,
-)
+from bridge.model import Attempt, Delivery, Job, NewDelivery, Outcome, Watch
+from bridge.notifiers import Notifier
 from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.outbox.results import Ended

@@ -14,7 +14,8 @@ from bridge.decide.routing import workflow_message
 from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.rulebook import MessageTemplate
 from bridge.links import Links
-from bridge.model import Delivery, Gate, Job, NewDelivery, SlackNotifier, Transition
+from bridge.model import Delivery, Gate, Job, NewDelivery, Transition
+from bridge.notifiers import SlackNotifier
 from bridge.record.outbox.entries import content_of
 
 NOW = datetime(2026, 11, 21, 19, 4, 30, tzinfo=UTC)  # 3:04 in Shanghai

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bridge import model
+from bridge import model, notifiers
 from bridge.admin.schemas import Cursor, JsonObject, Moment, Request
 from bridge.admin.schemas.stats import Detection
 from bridge.decide.rules import incidents, matching
@@ -168,7 +168,7 @@ class Notifier(BaseModel):
         return named + [cls(**row, in_rules=False) for row in recorded.values()]
 
     @classmethod
-    def of(cls, notifier: model.Notifier, row: JsonObject) -> Self:
+    def of(cls, notifier: notifiers.Notifier, row: JsonObject) -> Self:
         facts = {
             "name": notifier.name,
             "type": notifier.type,

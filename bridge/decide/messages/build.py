@@ -31,9 +31,9 @@ from bridge.model import (
     Job,
     Message,
     NewDelivery,
-    Notifier,
     Transition,
 )
+from bridge.notifiers import Notifier
 
 # --- the event: the body that a webhook gets, less `specversion` and `id` -------------------------------------------
 

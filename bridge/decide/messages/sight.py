@@ -11,7 +11,8 @@ from bridge.decide.rules.matching import Rule
 from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import cut, ident
 from bridge.links import NO_LINKS, Links
-from bridge.model import Blindness, Message, NewDelivery, Notifier, Watch
+from bridge.model import Blindness, Message, NewDelivery, Watch
+from bridge.notifiers import Notifier
 
 
 def blind_message(watch: Watch, blind: Blindness, rule: Rule, *, error: str, now: datetime, links: Links) -> Message:

@@ -12,7 +12,8 @@ from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.rules.picks import Pick
 from bridge.decide.templates.rendering import Template
-from bridge.model import KeySource, Notifier, Rate, Watch
+from bridge.model import KeySource, Rate, Watch
+from bridge.notifiers import Notifier
 
 
 @dataclass(frozen=True, slots=True)

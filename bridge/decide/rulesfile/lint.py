@@ -17,7 +17,8 @@ from bridge.decide.rulesfile.tables import Tables, WatchTable
 from bridge.decide.text.globs import is_glob
 from bridge.decide.text.times import human
 from bridge.decide.text.values import STATE_WORDS, States, instead, listing, strings, suggest
-from bridge.model import DONE, GONE, KNOWN_QUEUE_TYPES, KNOWN_TAGS, NEW, RUNNING, SUBMITTED, Notifier, Watch
+from bridge.model import DONE, GONE, KNOWN_QUEUE_TYPES, KNOWN_TAGS, NEW, RUNNING, SUBMITTED, Watch
+from bridge.notifiers import Notifier
 
 _Values = Callable[[Watch], Iterable[str]]
 _POLLED: Mapping[str, _Values] = {

@@ -21,7 +21,8 @@ from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTab
 from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, shown, suggest
 from bridge.environment import fault, lookup
-from bridge.model import Notifier, Rate, SlackNotifier, WebhookNotifier, Writer
+from bridge.model import Rate
+from bridge.notifiers import Notifier, SlackNotifier, WebhookNotifier, Writer
 from bridge.url import encoded
 
 # --- values of the environment, and addresses -----------------------------------------------------------------------

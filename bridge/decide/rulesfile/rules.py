@@ -35,7 +35,8 @@ from bridge.decide.rulesfile.tables import (
 from bridge.decide.templates.functions import FIELDS, LARGEST_NUMBER, TemplateFault
 from bridge.decide.templates.rendering import Template, compiled
 from bridge.decide.text.values import instead, shown, strings
-from bridge.model import GONE, Grouping, Writer
+from bridge.model import GONE, Grouping
+from bridge.notifiers import Writer
 
 _Path = tuple[str | int, ...]
 

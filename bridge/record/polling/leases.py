@@ -10,7 +10,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, insert, or_, select, update
 
-from bridge.model import Blindness, Calls, ListProgress, Notifier, Pace, Watch
+from bridge.model import Blindness, Calls, ListProgress, Pace, Watch
+from bridge.notifiers import Notifier
 from bridge.record.codec import dump
 from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import HEAD, leases, notifiers, watches, workers

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from bridge.model import Delivery, Outcome, RootEdit, SlackNotifier
+from bridge.model import Delivery, Outcome, RootEdit
+from bridge.notifiers import SlackNotifier
 from bridge.redact import Mask
 from bridge.send.http_types import Failure, Reply
 from bridge.send.integration import THROUGH_PROXY, Check, Egress, ManyRequests, Preview, check_address

@@ -11,19 +11,8 @@ from typing import Any
 
 from bridge.display import MARK, visible
 from bridge.links import Links
-from bridge.model import (
-    CANCEL,
-    FAILED,
-    GONE,
-    NOT_SENT_TO,
-    PAUSE,
-    RUNNING,
-    SUBMITTED,
-    SUCCESS,
-    Delivery,
-    SlackNotifier,
-    worst_first,
-)
+from bridge.model import CANCEL, FAILED, GONE, NOT_SENT_TO, PAUSE, RUNNING, SUBMITTED, SUCCESS, Delivery, worst_first
+from bridge.notifiers import SlackNotifier
 from bridge.send.integration import PATH, Piece, Preview
 from bridge.url import origin
 

@@ -13,7 +13,7 @@ from typing import Any
 from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
-from bridge.model import SlackNotifier
+from bridge.notifiers import SlackNotifier
 from bridge.send.integration import Check
 from bridge.send.slack.answer import NOT_UNDERSTOOD, advice_on, error_in
 from bridge.send.slack.client import SlackWebClient, Unreachable

@@ -12,7 +12,8 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bridge.http_headers import http_date
-from bridge.model import MOST_PAGES, Delivery
+from bridge.model import Delivery
+from bridge.notifiers import MOST_PAGES
 from bridge.send.slack.answer import error_in
 from bridge.send.slack.client import SlackWebClient
 

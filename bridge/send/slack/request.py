@@ -26,9 +26,9 @@ from bridge.model import (
     RootEdit,
     Sent,
     SharedLimit,
-    SlackNotifier,
     is_of_incident,
 )
+from bridge.notifiers import SlackNotifier
 from bridge.send.http_types import Reply
 from bridge.send.slack.answer import (
     error_in,

@@ -11,7 +11,8 @@ from html import unescape
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.model import ListProgress, Rejected, RetryLater, Sent, WebhookNotifier
+from bridge.model import ListProgress, Rejected, RetryLater, Sent
+from bridge.notifiers import WebhookNotifier
 from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.outbox import entries

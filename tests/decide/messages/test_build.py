@@ -14,21 +14,8 @@ from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.rendering import compiled
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, cut
 from bridge.links import Links
-from bridge.model import (
-    DONE,
-    FAILED,
-    GONE,
-    NEW,
-    OUTPUTS_KEPT,
-    PAUSE,
-    RUNNING,
-    SUBMITTED,
-    SUCCESS,
-    Message,
-    SlackNotifier,
-    Transition,
-    WebhookNotifier,
-)
+from bridge.model import DONE, FAILED, GONE, NEW, OUTPUTS_KEPT, PAUSE, RUNNING, SUBMITTED, SUCCESS, Message, Transition
+from bridge.notifiers import SlackNotifier, WebhookNotifier
 from tests.decide.messages.finished import FINISHED, QUEUE, SECOND, failed
 from tests.support.nouns import NOON, a_job, a_rulebook, a_transition
 

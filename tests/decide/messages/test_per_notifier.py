@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridge.decide.messages.build import LARGEST_EVENT, PerNotifier, per_notifier
 from bridge.decide.templates.functions import Names, variables
-from bridge.model import FAILED, SUCCESS, SlackNotifier, WebhookNotifier
+from bridge.model import FAILED, SUCCESS
+from bridge.notifiers import SlackNotifier, WebhookNotifier
 from tests.support.nouns import NOON, SECRET, a_job, a_rulebook, a_transition
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults
 

@@ -8,7 +8,8 @@ import pytest
 
 from bridge.decide.rulesfile.errors import Lines
 from bridge.decide.whatif.rule_tests import run
-from bridge.model import Rate, SlackNotifier, WebhookNotifier
+from bridge.model import Rate
+from bridge.notifiers import SlackNotifier, WebhookNotifier
 from tests.support.nouns import SECRET, a_rulebook
 from tests.support.rules_texts import HOOK, RULE, WATCH, faults, notifier
 

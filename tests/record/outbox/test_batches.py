@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, select, update
 
-from bridge.model import Notifier, Rate, Rejected, RetryLater, Sent
+from bridge.model import Rate, Rejected, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.pipeline.operations import OperationRefused
 from bridge.record.clocks import rewind
 from bridge.record.database import Database, ms

@@ -7,7 +7,8 @@ from datetime import datetime
 import pytest
 
 from bridge.decide.retries import BREAKER_THRESHOLD
-from bridge.model import Notifier, Outcome, Rate, Rejected, RetryLater, Sent
+from bridge.model import Outcome, Rate, Rejected, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.record.database import Database, ms
 from bridge.record.outbox import claims, entries, results
 from bridge.record.schema import deliveries, notifiers

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import func, select
 
-from bridge.model import Delivery, Notifier, RetryLater, Sent
+from bridge.model import Delivery, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.record.database import Database
 from bridge.record.outbox import claims, results
 from bridge.record.outbox.results import Ended

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from bridge.model import Notifier, Place, Rate
+from bridge.model import Place, Rate
+from bridge.notifiers import Notifier
 from bridge.record import schema
 from bridge.record.database import Database, at, ms
 from bridge.record.polling import leases

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, update
 
-from bridge.model import FAILED, RUNNING, SUCCESS, Notifier, Rejected, RetryLater, Sent
+from bridge.model import FAILED, RUNNING, SUCCESS, Rejected, RetryLater, Sent
+from bridge.notifiers import Notifier
 from bridge.record.codec import iso
 from bridge.record.database import Database, ms
 from bridge.record.outbox import entries
