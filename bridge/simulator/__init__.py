@@ -1,1 +1,1 @@
-"""Stand-ins at the borders of our world: CI, a webhook receiver, Slack. Written apart from the code they test."""
+"""Stand-ins at the borders of our world: CI, a webhook receiver, Slack, robots. Written apart from what they test."""
