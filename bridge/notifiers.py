@@ -219,3 +219,33 @@ class SlackNotifier(Notifier):
     @property
     def hidden(self) -> tuple[str, ...]:
         return tuple(secret for secret in (self.token, self.url) if secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RobotNotifier(Notifier):
+    """A robot in a group of a chat tool. Its `url` holds a key; with a `secret` it signs. No threads, no edits."""
+
+    is_for_people: ClassVar[bool] = True
+    interval: ClassVar[timedelta]  # between two messages that the tool accepts, of all that use the key
+
+    url: str = field(repr=False)
+    secret: str | None = field(default=None, repr=False)
+    flood: int | None = 10
+
+    @property
+    def most_waiting(self) -> int | None:
+        return self.flood
+
+    def limit_of(self, channel: str | None) -> SharedLimit:  # noqa: ARG002 - a robot is in one group
+        return SharedLimit(name=f"{self.type} robot {_digest_of(self.url)}", interval=_spaced(self.interval))
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        return (self.url, self.secret) if self.secret else (self.url,)
+
+
+class WecomNotifier(RobotNotifier):
+    """20 messages a minute (developer.work.weixin.qq.com/document/path/91770, quoted on 2026-12-01)."""
+
+    type: ClassVar[str] = "wecom"
+    interval: ClassVar[timedelta] = timedelta(seconds=3)

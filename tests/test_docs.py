@@ -13,6 +13,7 @@ import pytest
 
 from bridge.cli import main
 from bridge.decide.rules.matching import DURATIONS, TEXTS
+from bridge.decide.rulesfile.notifiers import TYPES
 from bridge.decide.rulesfile.read import read
 from bridge.decide.rulesfile.tables import KEYS
 from bridge.decide.templates.functions import FILTERS, NAMES, TESTS, TIME_FILTERS
@@ -55,19 +56,11 @@ ELSEWHERE = {
 }
 RULE = '[[rule]]\nname = "names all"\nnotify = {notifiers}\ntemplate = "short"\n'
 STUCK = '[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nnotify = "ops"\n'
-ENVIRON = {
-    "SLACK_BOT_TOKEN": "xoxb-x",
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T/B/x",
-    "CMS_URL": "https://cms.example.com/hooks/media",
-    "CMS_SECRET": SECRET,
-    "CMS_SECRET_OLD": SECRET,
-    "CMS_KEY": "key",
-    "ACME_SECRET": SECRET,
-    "BETA_SECRET": SECRET,
-    "MEDIA_SECRET_ID": "AKIDx",
-    "MEDIA_SECRET_KEY": "x",
-}
 BLOCKS = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs" / "rules.md").read_text(), re.DOTALL)
+ENVIRON = {
+    name: "https://chat.example.com/hook?key=x&access_token=x" if name.endswith("URL") else SECRET
+    for name in re.findall(r'"([A-Z][A-Z_]+)"', "".join([*BLOCKS, *ELSEWHERE.values()]))
+} | {"MEDIA_SECRET_ID": "AKIDx", "MEDIA_SECRET_KEY": "x"}
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.partition("\n")[0])
@@ -81,7 +74,7 @@ def test_every_block_of_the_page_about_rules_is_right(block: str) -> None:
 
 @pytest.mark.parametrize("table", [kind for kind in KEYS if kind])
 def test_the_page_about_rules_shows_every_key(table: str) -> None:
-    owners = {"slack": "notifier", "webhook": "notifier", "pick": "notifier", "group": "rule", "escalate": "rule"}
+    owners = dict.fromkeys(TYPES, "notifier") | {"pick": "notifier", "group": "rule", "escalate": "rule"}
     name = owners.get(table, table)
     shown = "\n".join(block for block in BLOCKS if f"[{name}" in block)
     missing = [key for key in KEYS[table] if not re.search(rf"(^|[{{,.] ?){key}\b", shown, re.MULTILINE)]

@@ -9,10 +9,12 @@ from bridge.notifiers import Notifier
 from bridge.send.integration import Integration
 from bridge.send.slack import Slack
 from bridge.send.webhook import Webhook
+from bridge.send.wecom import Wecom
 
 TYPES: Mapping[str, Callable[[Any], Integration]] = {
     "slack": Slack,
     "webhook": Webhook,
+    "wecom": Wecom,
 }
 
 

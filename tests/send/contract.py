@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.notifiers import Notifier
+from bridge.notifiers import Notifier, WecomNotifier
 from tests.support.receivers import SECRET, Behaviour, a_root_edit, a_slack, a_webhook, accepting, answering
 
 
@@ -66,6 +66,16 @@ EXAMPLES = {
         is_gone=answering("410 Gone"),
         refuses=None,
         secrets=("hush", "header-hush", SECRET),
+    ),
+    "wecom": Example(
+        notifier=lambda url: WecomNotifier(name="ops", url=url),
+        table='url = { env = "URL" }',
+        accepts=answering("200 OK", b'{"errcode":0,"errmsg":"ok"}'),
+        asks_to_wait=answering("200 OK", b'{"errcode":45009,"errmsg":"api freq out of limit"}', "Retry-After: 30"),
+        is_gone=answering("200 OK", b'{"errcode":93000,"errmsg":"invalid webhook url"}'),
+        refuses=answering("200 OK", b'{"errcode":40058,"errmsg":"markdown.content exceed max length 4096"}'),
+        secrets=("hush",),
+        waits_with="wecom robot ",
     ),
 }
 # Of each type there is one above; what follows are other ways of the same types.

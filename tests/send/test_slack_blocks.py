@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.send.slack.blocks import blocks, fit, lateness, plain
+from bridge.send.chat import lateness
+from bridge.send.slack.blocks import blocks, fit, plain
 from tests.support.receivers import NOON, a_delivery
 from tests.support.strict_slack import refusal_of
 

@@ -139,7 +139,7 @@ class Linter:
             escalate = rule.get("escalate")
             later = strings(escalate.get("notify")) if isinstance(escalate, dict) else []
             also = [notifiers[name] for name in led_to(later, picks) if name in notifiers]
-            self._of_slack_keys(rule, at, [*known, *also])
+            self._of_chat_keys(rule, at, [*known, *also])
         templates = {name for _, rule in rules for name in strings(rule.get("template"))}
         for name in self._tables.names("template"):
             if name not in templates:
@@ -152,13 +152,13 @@ class Linter:
                     text = f'digests do not have the body of notifier "{notifier.name}": they come in the default form'
                     self._note(("rule", at, key), text)
 
-    def _of_slack_keys(self, rule: Mapping[str, object], at: int, notifiers: Sequence[Notifier]) -> None:
-        for key, effect in _OF_SLACK.items():
+    def _of_chat_keys(self, rule: Mapping[str, object], at: int, notifiers: Sequence[Notifier]) -> None:
+        for key, effect in _OF_CHATS.items():
             if rule.get(key) and notifiers and not any(notifier.is_for_people for notifier in notifiers):
-                self._note(("rule", at, key), f"{effect}: it is for Slack, and notify names no Slack notifier")
+                self._note(("rule", at, key), f"{effect}: it is for chats, and notify names no chat")
 
 
-_OF_SLACK = {"mention": "mentions nobody", "urgent": "has no effect"}
+_OF_CHATS = {"mention": "mentions nobody", "urgent": "has no effect"}
 
 
 # --- rules over several jobs ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
@@ -22,7 +23,7 @@ from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, shown, suggest
 from bridge.environment import fault, lookup
 from bridge.model import Rate
-from bridge.notifiers import Notifier, SlackNotifier, WebhookNotifier, Writer
+from bridge.notifiers import Notifier, RobotNotifier, SlackNotifier, WebhookNotifier, WecomNotifier, Writer
 from bridge.url import encoded
 
 # --- values of the environment, and addresses -----------------------------------------------------------------------
@@ -89,7 +90,19 @@ def _flood(value: object) -> object:
     raise ValueError(f"{shown(value)} is neither a number of messages from 1 to {_MOST_FLOOD:,}, such as 20, nor false")
 
 
-class SlackTable(NotifierTable):
+class ChatTable(NotifierTable):
+    """The keys of all that people read in a chat."""
+
+    flood: Annotated[int | Literal[False], BeforeValidator(_flood)]
+    body: None = None
+
+    @field_validator("body", mode="before")
+    @classmethod
+    def _no_body(cls, _: object) -> None:
+        raise ValueError("is for webhooks; what people are sent comes from a template")
+
+
+class SlackTable(ChatTable):
     type: Literal["slack"]
     channel: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(printable)] | None = None
     channels: Annotated[Words, Field(max_length=100)] | None = None
@@ -98,12 +111,6 @@ class SlackTable(NotifierTable):
     thread: Literal["job", "workflow", "none"] = "none"
     update: Annotated[bool, Field(strict=True)] = False
     flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
-    body: None = None
-
-    @field_validator("body", mode="before")
-    @classmethod
-    def _no_body(cls, _: object) -> None:
-        raise ValueError("is for webhooks; what Slack is sent comes from a template")
 
 
 def _slack(name: str, path: Path, shape: SlackTable, values: Values) -> Notifier | None:
@@ -163,6 +170,42 @@ def _token(env: Env | None, path: Path, values: Values) -> str | None:
         if why:
             values.note(path, f"the value of {env.env[0]} {why}")
     return token
+
+
+# --- robots in groups -----------------------------------------------------------------------------------------------
+
+
+class RobotTable(ChatTable):
+    url: Env  # it holds a key
+    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 10
+
+
+class WecomTable(RobotTable):
+    type: Literal["wecom"]
+
+
+def _robot(
+    made: type[RobotNotifier], name: str, path: Path, shape: RobotTable, values: Values, **facts: Any
+) -> RobotNotifier:
+    """Return a robot's notifier; `facts` are those of its type."""
+    return made(
+        name=name,
+        retry=shape.retry,
+        fallback=shape.fallback,
+        max_in_flight=shape.max_in_flight or 4,
+        rate=shape.rate,
+        url=values.url(shape.url, (*path, "url")),
+        flood=shape.flood or None,
+        **facts,
+    )
+
+
+def _wecom(name: str, path: Path, shape: WecomTable, values: Values) -> Notifier:
+    notifier = _robot(WecomNotifier, name, path, shape, values)
+    if notifier.url and not parse_qs(urlsplit(notifier.url).query).get("key"):
+        text = "has no key in it; copy it from the robot: https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=..."
+        values.note((*path, "url"), text)
+    return notifier
 
 
 # --- type = "webhook" -----------------------------------------------------------------------------------------------
@@ -263,8 +306,10 @@ class NotifierType(NamedTuple):
 TYPES: Mapping[str, NotifierType] = {
     "slack": NotifierType(SlackTable, _slack),
     "webhook": NotifierType(WebhookTable, _webhook),
+    "wecom": NotifierType(WecomTable, _wecom),
 }
-_THERE_ARE = " or ".join(f'"{name}"' for name in TYPES)
+_NAMES = ", ".join(f'"{name}"' for name in TYPES)
+_THERE_ARE = f"one of {_NAMES}"
 
 
 def read_notifiers(tables: Tables, environ: Mapping[str, str], templates: TemplateReader) -> dict[str, Notifier]:

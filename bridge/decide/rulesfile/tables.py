@@ -80,7 +80,8 @@ def _expected(value: object) -> list[str]:
     return [] if value == [] else read_words(value, longest=2 * LONGEST_NAME + 10)
 
 
-_MENTION = re.compile(r"[UWS][A-Z0-9]{2,30}|here|channel")
+# Ids of Slack, of other chats with the type before them, and everybody. A chat calls those that are its own.
+_MENTION = re.compile(r"[UWS][A-Z0-9]{2,30}|(?:wecom|dingtalk|feishu|teams):[\w.@+-]{1,64}|here|channel", re.ASCII)
 _MOST_MENTIONED = 20
 
 
@@ -89,7 +90,7 @@ def _mentions(value: object) -> list[str]:
     if wrong := next((word for word in words if not _MENTION.fullmatch(word)), None):
         raise ValueError(
             f'{shown(wrong)} mentions nobody: write the id of a person ("U024BE7LH": in Slack open the profile, "...",'
-            ' "Copy member ID") or of a user group ("S0123ABC"), "here" or "channel"'
+            ' "Copy member ID"; "wecom:zhangsan" elsewhere) or of a user group ("S0123ABC"), "here" or "channel"'
         )
     if len(words) > _MOST_MENTIONED:
         raise ValueError(f"mentions {len(words):,}; the limit is {_MOST_MENTIONED}: a user group calls them all")

@@ -202,7 +202,7 @@ TEST = '[[test]]\njob = {}\nexpect = ["r1 -> hook"]\n'
         (
             'mention = ["here", "@anna"]',
             'key "mention": "@anna" mentions nobody: write the id of a person ("U024BE7LH": in Slack open the profile, '
-            '"...", "Copy member ID") or of a user group ("S0123ABC"), "here" or "channel"',
+            '"...", "Copy member ID"; "wecom:zhangsan" elsewhere) or of a user group ("S0123ABC"), "here" or "channel"',
         ),
         ('mention = "everyone"', 'key "mention": "everyone" mentions nobody: write the id of a person ("U024BE7LH"'),
         ('mention = "U1> <!channel"', 'key "mention": "U1> <!channel" mentions nobody: write the id of a person'),

@@ -283,5 +283,5 @@ def test_a_key_for_slack_that_no_slack_notifier_reads_is_a_warning(key: str, say
         text = WATCH + RULE.replace('"hook"', notify) + f"{key}\n" + HOOK + SIGNED + "\n" + SLACK
         return warnings(text, {"S": SECRET, "T": "xoxb-1"})
 
-    assert f'9: warning: rule "r1", {says}: it is for Slack, and notify names no Slack notifier' in found('"hook"')
+    assert f'9: warning: rule "r1", {says}: it is for chats, and notify names no chat' in found('"hook"')
     assert found('["hook", "ops"]') == []

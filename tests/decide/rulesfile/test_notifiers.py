@@ -16,7 +16,7 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('type = "email"', ', key "type": "email" is not a notifier type; it is "'),
+        ('type = "pager"', ', key "type": "pager" is not a notifier type; it is one of "'),
         (WEBHOOK + SIGNED, ': "url" is missing'),
         (SLACK, ": set channel and token (a bot), or url (an incoming webhook): one of the two"),
         (SLACK + 'channel = "C1"', ': channel needs token = { env = "SLACK_BOT_TOKEN" }'),

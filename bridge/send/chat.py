@@ -1,0 +1,361 @@
+"""What a delivery says in a chat, whatever the chat: piece by piece, and written in a chat's markup. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bridge.display import MARK, visible
+from bridge.links import Links
+from bridge.model import (
+    CANCEL,
+    FAILED,
+    GONE,
+    NOT_SENT_TO,
+    PAUSE,
+    RUNNING,
+    SUBMITTED,
+    SUCCESS,
+    Delivery,
+    worst_first,
+)
+from bridge.send.integration import Piece
+
+_FIELDS = 10
+_MOST_MENTIONED = 20
+_SHORT_ID = 8  # characters
+
+LATE = timedelta(minutes=5)
+
+_STATES = {
+    SUBMITTED: "🕓", RUNNING: "▶️", PAUSE: "⏸️", SUCCESS: "✅", FAILED: "❌", CANCEL: "🚫", GONE: "👻",
+}  # fmt: skip
+_STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "🔄", "🕰️", "⚠️", "🧪", "📋", "❓"
+_BLIND = "🔌"
+_OPEN, _ACKNOWLEDGED, _CLOSED = "🔴", "🟡", "🟢"  # incidents
+_BULLET = "• "  # begins a line of an incident's text that names a job
+
+
+def lateness(happened_at: datetime, now: datetime) -> str | None:
+    """Return the sentence which says that a message is late, if it is."""
+    late = now - happened_at
+    if late <= LATE:
+        return None
+    at = happened_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"Delivered late: this happened at {at}, {_human(late.total_seconds() // 60 * 60)} ago."
+
+
+# --- what a message says, piece by piece ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A delivery as it is shown: says, event and links of this bridge's pages."""
+
+    delivery: Delivery
+    says: Mapping[str, Any]
+    event: Mapping[str, Any]
+    lateness: str | None
+    links: Links
+    data: Mapping[str, Any] = field(default_factory=dict)  # of the event
+    job: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, delivery: Delivery, now: datetime) -> Shown:
+        says, event = json.loads(delivery.says), json.loads(delivery.event)
+        data = event.get("data") or {}
+        return cls(
+            delivery=delivery,
+            says=says,
+            event=event,
+            lateness=lateness(delivery.happened_at, now),
+            links=Links(says.get("public_url")),
+            data=data,
+            job=data.get("job") or {},
+        )
+
+    # --- the first line -------------------------------------------------------------------------------------
+
+    @property
+    def symbol(self) -> str:
+        return f"{self._meaning}{_LATE}" if self.lateness else self._meaning
+
+    @property
+    def _meaning(self) -> str:
+        kind, state = self.event.get("type"), self.says.get("state")
+        if self._is_fallback or (self.delivery.note or "").startswith(NOT_SENT_TO):
+            return _NOT_DELIVERED
+        if kind == "ci.test":
+            return _TEST
+        if kind == "ci.watch.blind":
+            return _BLIND
+        if kind == "ci.watch.sees":
+            return _RECOVERED
+        if kind == "ci.job.overdue":
+            return _STUCK
+        if text_of(kind).startswith("ci.incident."):
+            return self._progress
+        if kind == "ci.job.recovered" and state not in (FAILED, CANCEL, GONE):
+            return _RECOVERED
+        if counts := self._counts or self.data.get("states"):
+            state = worst_first(counts)[0]
+        return _STATES.get(state or "", _DIGEST if self._is_digest else _UNKNOWN)
+
+    @property
+    def _progress(self) -> str:
+        """How far an incident is."""
+        if self.data.get("closed_at"):
+            return _CLOSED
+        return _ACKNOWLEDGED if self.data.get("acknowledged_by") else _OPEN
+
+    @property
+    def _counts(self) -> Mapping[str, int]:
+        """How many jobs are in each state, of a thread of several."""
+        return self.says.get("counts") or {}
+
+    @property
+    def _is_digest(self) -> bool:
+        return bool(self.says.get("digest"))
+
+    @property
+    def _is_fallback(self) -> bool:
+        return self._is_digest and self.data.get("gate") == "fallback"
+
+    @property
+    def _job_id(self) -> str | None:
+        """The job that it is about; of a digest with one member that one's, of a workflow the last that changed."""
+        members = self.data.get("members") or [] if self.data.get("members_total") == 1 else []
+        return self.says.get("job_id") or next((member.get("job") for member in members), self.job.get("id"))
+
+    @property
+    def title(self) -> list[Piece]:
+        """The title, in which the name of the job's file is a link to the job's page."""
+        text = " ".join(text_of(self.says.get("title")).split()) or "(no title)"
+        parts = pieces(text, self._template_links)
+        has_link = any(part.url for part in parts)
+        if url := self.links.job(self._job_id) if self._job_id and not has_link else None:
+            name = text_of(self.says.get("file")) or text
+            before, found, after = text.rpartition(name)
+            parts = [Piece(before), Piece(name, url=url), Piece(after)] if found else [Piece(text, url=url)]
+        return parts
+
+    # --- below it -------------------------------------------------------------------------------------------
+
+    @property
+    def body(self) -> list[Piece]:
+        text = text_of(self.says.get("text"))
+        if self._counts:
+            counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+            text = f"{counts}\n{text}" if text else counts
+        return self._with_links_to_jobs(text) if self.says.get("jobs") else pieces(text, self._template_links)
+
+    def _with_links_to_jobs(self, text: str) -> list[Piece]:
+        """Return the text of an incident, in which each job's name is a link to its page."""
+        lines, jobs = list[list[Piece]](), iter(self.says["jobs"])
+        for line in text.split("\n"):
+            name, job_id = next(jobs, ("", "")) if line.startswith(_BULLET) else ("", "")
+            before, found, after = line.partition(f": {name}") if name else (line, "", "")
+            url = self.links.job(job_id) if found else None
+            named = [*pieces(f"{before}: "), Piece(name, url=url), *pieces(after)]
+            lines.append(named if url else pieces(line))
+        return below(*lines)
+
+    @property
+    def _template_links(self) -> list[tuple[str, str]]:
+        return [(str(label), str(url)) for label, url in self.says.get("links") or ()]
+
+    @property
+    def steps(self) -> list[Piece]:
+        """What can be done, where that is known."""
+        steps: list[tuple[str, str | None]] = []
+        if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
+            steps.append((f"All {total:,} messages", self.links.digest(self.delivery.id)))
+        if self._is_fallback:
+            name = text_of(self.data.get("name"))
+            steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
+        if incident := self.says.get("incident"):
+            steps.append(("Open the incident", self.links.incident(text_of(incident))))
+        if self._is_stuck and self._job_id:
+            steps += [("Open the job", self.links.job(self._job_id)), self._silence]
+        return _row([Piece(label, url=url) for label, url in steps if url])
+
+    @property
+    def _is_stuck(self) -> bool:
+        return self.event.get("type") == "ci.job.overdue"
+
+    @property
+    def _is_of_watch(self) -> bool:
+        return text_of(self.event.get("type")).startswith("ci.watch.")
+
+    @property
+    def _silence(self) -> tuple[str, str | None]:
+        rule = self.says.get("rule") if not self._is_of_watch else None  # no silence holds what is about a watch
+        return "Silence this rule", self.links.silence(rule) if rule else None
+
+    @property
+    def mentions(self) -> list[str]:
+        """Whom it calls, as `mention` of its rule names them."""
+        return list(map(text_of, (self.says.get("mention") or [])[:_MOST_MENTIONED]))
+
+    @property
+    def fields(self) -> list[tuple[str, list[Piece]]]:
+        """The names and values below the text."""
+        return [
+            (text_of(name) or "-", pieces(text_of(value))) for name, value in (self.says.get("fields") or [])[:_FIELDS]
+        ]
+
+    @property
+    def notes(self) -> list[list[Piece]]:
+        """That it is late, and why it comes so."""
+        return [pieces(text) for text in (self.lateness, self.delivery.note) if text]
+
+    @property
+    def footer(self) -> list[Piece]:
+        """Which rule, which queue, how long it took, the job's short id, and how to hear no more of it."""
+        queue = self.job.get("queue_name") or text_of(self.job.get("queue"))[:_SHORT_ID] or self.data.get("queue_name")
+        of_job = () if self._counts else (*self._spans, text_of(self.says.get("job_id"))[:_SHORT_ID])
+        texts = (self.says.get("rule"), queue, *of_job)
+        steps = [("CI console", self._console)] if self._is_stuck else [self._silence, ("CI console", self._console)]
+        return _row(
+            [Piece(text_of(text)) for text in texts if text] + [Piece(label, url=url) for label, url in steps if url]
+        )
+
+    @property
+    def _console(self) -> str | None:
+        bucket, region = self.job.get("bucket"), self.job.get("region")
+        return self.links.console(bucket=bucket, region=region) if bucket and region else None
+
+    @property
+    def _spans(self) -> Iterator[str]:
+        """Yield how long the job took, and waited, unless the text says so."""
+        text = text_of(self.says.get("text"))
+        took, waited = self.job.get("duration_seconds"), self.job.get("wait_seconds")
+        if took is not None and self.job.get("ended_at") and f"took {_human(took)}" not in text:
+            yield f"took {_human(took)}"
+        if waited is not None and self.job.get("started_at") and f"waiting {_human(waited)}" not in text:
+            yield f"waited {_human(waited)}"
+
+
+def _row(parts: Sequence[Piece]) -> list[Piece]:
+    """Return pieces one beside the other."""
+    return [piece for part in parts for piece in (Piece(" · "), part)][1:]
+
+
+def below(*lines: Sequence[Piece]) -> list[Piece]:
+    """Return lines one below the other, without empty ones."""
+    return [piece for line in lines if line for piece in (Piece("\n"), *line)][1:]
+
+
+# --- texts in pieces ---
+
+_ISO = r"(?<![\w./-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z(?![\w/-]|\.\w)"  # not in a file's name
+
+
+def pieces(text: str, links: Sequence[tuple[str, str]] = ()) -> list[Piece]:
+    """Return a text in pieces: its times, the links that a template made ("label (URL)"), and what is between them."""
+    known = {f"{label} ({url})": (label, url) for label, url in links}
+    parts, end = [], 0
+    for match in re.finditer("|".join([*map(re.escape, sorted(known, key=len, reverse=True)), _ISO]), text):
+        label, url = known.get(match[0], (match[0], None))
+        parts += [Piece(text[end : match.start()]), Piece(label, url=url, at=None if url else _moment(label))]
+        end = match.end()
+    return [part for part in (*parts, Piece(text[end:])) if part.text]
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:  # it only looks like a time
+        return None
+
+
+def text_of(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _human(seconds: float) -> str:
+    """Return "3 h 2 min": the two largest units."""
+    left, parts = round(seconds), list[str]()
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+# --- written in a chat's markup -------------------------------------------------------------------------------------
+
+_LONGEST_URL = 500
+_LONGEST_NAME = 100  # of a field
+
+
+class Markup(ABC):
+    """How a chat's markup writes what a message says. `size` counts as the chat's limits do: here in bytes."""
+
+    @abstractmethod
+    def escaped(self, character: str) -> str:
+        """Return a character of a text, so that it is no markup."""
+
+    @abstractmethod
+    def link(self, label: str, url: str) -> str:
+        """Return a link; `label` is escaped."""
+
+    @abstractmethod
+    def bold(self, text: str) -> str:
+        """Return a text in bold; it is in this markup."""
+
+    def size(self, text: str) -> int:
+        return len(text.encode())
+
+    def escape(self, text: str) -> str:
+        return "".join(map(self.escaped, visible(text, lines=True)))
+
+    def tokens(self, part: Piece) -> Iterable[str]:
+        """Return what is not to be cut of a piece: a link, a time, or each character of a text."""
+        if part.url and len(part.url) <= _LONGEST_URL:
+            return [self.link(self.escape(" ".join(part.text.split())), "%20".join(part.url.split()))]
+        if part.at:
+            return [f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M:%S UTC}"]
+        return map(self.escaped, visible(part.text, lines=True))
+
+
+def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
+    """Return pieces in a markup, at most `limit` long: then "…" ends them, and no link or character is cut in two."""
+    made, room = list[str](), limit
+    fits = 0  # of `made`, with the mark behind them
+    for token in (token for part in parts for token in markup.tokens(part)):
+        room -= markup.size(token)
+        if room < 0:
+            return "".join(made[:fits]).rstrip(" \n\u200d") + (MARK if limit >= markup.size(MARK) else "")
+        made.append(token)
+        if room >= markup.size(MARK):
+            fits = len(made)
+    return "".join(made).strip()
+
+
+def message(shown: Shown, limit: int, markup: Markup, *, end: str = "", between: str = "\n") -> str:
+    """Return a message of at most `limit`: only the text is cut to make room for the rest, of which each part is short.
+
+    `end`, in this markup, comes last: whom it calls.
+    """
+    title = markup.bold(written([Piece(f"{shown.symbol} "), *shown.title], limit // 5, markup))
+    each = limit // 4 // max(1, len(shown.fields))
+    fields = [written([Piece(f"{name[:_LONGEST_NAME]}: "), *value], each, markup) for name, value in shown.fields]
+    notes = [written(note, limit // 12, markup) for note in shown.notes]
+    steps, footer = (written(parts, limit // 8, markup) for parts in (shown.steps, shown.footer))
+    below_text = [text for text in (*fields, *notes, steps, footer, end) if text]
+    room = limit - sum(markup.size(between + text) for text in (title, *below_text))
+    text = written(shown.body, max(0, room), markup)
+    return between.join([part for part in (title, text) if part] + below_text)
+
+
+def previewed(shown: Shown) -> list[list[Piece]]:
+    """Return the lines of a message as a page shows them."""
+    title = [piece._replace(bold=True) for piece in (Piece(f"{shown.symbol} "), *shown.title)]
+    fields = [[Piece(f"{name}: "), *value] for name, value in shown.fields]
+    return [line for line in (title, shown.body, *fields, *shown.notes, shown.steps, shown.footer) if line]
