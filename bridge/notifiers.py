@@ -244,6 +244,20 @@ class RobotNotifier(Notifier):
         return (self.url, self.secret) if self.secret else (self.url,)
 
 
+class DingTalkNotifier(RobotNotifier):
+    """20 messages a minute; more are refused for ten (open.dingtalk.com, "custom robot access", quoted 2026-12-01)."""
+
+    type: ClassVar[str] = "dingtalk"
+    interval: ClassVar[timedelta] = timedelta(seconds=3)
+
+
+class FeishuNotifier(RobotNotifier):
+    """100 messages a minute, and 5 a second (open.feishu.cn, "custom bot usage guide", read 2026-12-01)."""
+
+    type: ClassVar[str] = "feishu"
+    interval: ClassVar[timedelta] = timedelta(seconds=0.6)
+
+
 class WecomNotifier(RobotNotifier):
     """20 messages a minute (developer.work.weixin.qq.com/document/path/91770, quoted on 2026-12-01)."""
 

@@ -202,6 +202,14 @@ class Shown:
         """Whom it calls, as `mention` of its rule names them."""
         return list(map(text_of, (self.says.get("mention") or [])[:_MOST_MENTIONED]))
 
+    def called(self, tool: str) -> list[str]:
+        """Return the ids, of this type of notifier, of the people that it calls."""
+        return [id_ for kind, _, id_ in (who.partition(":") for who in self.mentions) if kind == tool]
+
+    @property
+    def calls_everybody(self) -> bool:
+        return any(who in ("here", "channel") for who in self.mentions)
+
     @property
     def fields(self) -> list[tuple[str, list[Piece]]]:
         """The names and values below the text."""
@@ -324,6 +332,34 @@ class Markup(ABC):
         return map(self.escaped, visible(part.text, lines=True))
 
 
+# Signs of Markdown, and others that look alike.
+_INSTEAD = str.maketrans({"[": "［", "]": "］", "<": "＜", ">": "＞", "*": "＊", "`": "｀"})
+
+
+class Markdown(Markup):
+    """Markdown of tools that say of no way to escape its signs: others that look alike stand in their place."""
+
+    def escaped(self, character: str) -> str:
+        return character.translate(_INSTEAD)
+
+    def link(self, label: str, url: str) -> str:
+        return f"[{label}]({url.replace('(', '%28').replace(')', '%29')})"
+
+    def bold(self, text: str) -> str:
+        return f"**{text}**"
+
+
+class _Plain(Markup):
+    def escaped(self, character: str) -> str:
+        return character
+
+    def link(self, label: str, url: str) -> str:  # noqa: ARG002 - there are no links
+        return label
+
+    def bold(self, text: str) -> str:
+        return text
+
+
 def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
     """Return pieces in a markup, at most `limit` long: then "…" ends them, and no link or character is cut in two."""
     made, room = list[str](), limit
@@ -336,6 +372,11 @@ def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
         if room >= markup.size(MARK):
             fits = len(made)
     return "".join(made).strip()
+
+
+def plain_title(shown: Shown, limit: int) -> str:
+    """Return the title without any markup, of at most so many bytes: for a list of chats."""
+    return written([Piece(f"{shown.symbol} "), *shown.title], limit, _Plain())
 
 
 def message(shown: Shown, limit: int, markup: Markup, *, end: str = "", between: str = "\n") -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.notifiers import Notifier
+from bridge.send.dingtalk import DingTalk
+from bridge.send.feishu import Feishu
 from bridge.send.integration import Integration
 from bridge.send.slack import Slack
 from bridge.send.webhook import Webhook
@@ -15,6 +17,8 @@ TYPES: Mapping[str, Callable[[Any], Integration]] = {
     "slack": Slack,
     "webhook": Webhook,
     "wecom": Wecom,
+    "dingtalk": DingTalk,
+    "feishu": Feishu,
 }
 
 

@@ -15,26 +15,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from bridge.model import Reason
-from bridge.send.chat import Markup, Shown, message
+from bridge.send.chat import Markdown, Shown, message
 from bridge.send.robot import Meaning, Robot, again, limit, pause, refused
 
 LIMIT = 4096  # bytes
 _NEW_KEY = "add the robot to the group again and give its new url to the notifier"
 _USER = re.compile(r"[A-Za-z0-9][\w.@-]{0,63}", re.ASCII)
-# There is no way to escape these, so signs that look alike stand in their place.
-_INSTEAD = str.maketrans({"[": "［", "]": "］", "<": "＜", ">": "＞", "*": "＊", "`": "｀"})
-
-
-class _Markdown(Markup):
-    def escaped(self, character: str) -> str:
-        return character.translate(_INSTEAD)
-
-    def link(self, label: str, url: str) -> str:
-        return f"[{label}]({url.replace('(', '%28').replace(')', '%29')})"
-
-    def bold(self, text: str) -> str:
-        return f"**{text}**"
-
 
 CODES: Mapping[int, Meaning] = {
     -1: again(),  # "busy"
@@ -57,7 +43,7 @@ class Wecom(Robot):
 
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:  # noqa: ARG002 - nothing is signed
         called = " ".join(filter(None, map(_mention, shown.mentions)))
-        return {"msgtype": "markdown", "markdown": {"content": message(shown, LIMIT, _Markdown(), end=called)}}
+        return {"msgtype": "markdown", "markdown": {"content": message(shown, LIMIT, Markdown(), end=called)}}
 
 
 def _mention(who: str) -> str | None:

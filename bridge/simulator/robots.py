@@ -311,11 +311,11 @@ class Feishu(Robot):
                 raise Refused(9499, "Bad Request")
 
     def _card(self, card: Any, at: float) -> Post:
-        """Return a card (JSON 2.0) of a header and Markdown."""
+        """Return a card (JSON 2.0) of Markdown, with a header, or a summary for the list of chats."""
         try:
             if card["schema"] != "2.0":
                 raise Refused(11246, "parse card json err: this look-alike knows schema 2.0")
-            title = _plain(card["header"]["title"])
+            title = _plain(card["header"]["title"]) if "header" in card else _text(card, "config", "summary", "content")
             text = "\n".join(self._elements(card["body"]["elements"]))
         except (KeyError, TypeError) as error:
             raise Refused(11246, f"parse card json err: {error}") from None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge.notifiers import Notifier, WecomNotifier
+from bridge.notifiers import DingTalkNotifier, FeishuNotifier, Notifier, WecomNotifier
 from tests.support.receivers import SECRET, Behaviour, a_root_edit, a_slack, a_webhook, accepting, answering
 
 
@@ -76,6 +76,26 @@ EXAMPLES = {
         refuses=answering("200 OK", b'{"errcode":40058,"errmsg":"markdown.content exceed max length 4096"}'),
         secrets=("hush",),
         waits_with="wecom robot ",
+    ),
+    "dingtalk": Example(
+        notifier=lambda url: DingTalkNotifier(name="ops", url=url, secret=SECRET),
+        table='url = { env = "URL" }\nsecret = { env = "SECRET" }',
+        accepts=answering("200 OK", b'{"errcode":0,"errmsg":"ok"}'),
+        asks_to_wait=answering("200 OK", b'{"errcode":130101,"errmsg":"send too fast"}', "Retry-After: 30"),
+        is_gone=answering("200 OK", b'{"errcode":300005,"errmsg":"token is not exist"}'),
+        refuses=answering("200 OK", b'{"errcode":460101,"errmsg":"message too long, exceed 20000 bytes"}'),
+        secrets=("hush", SECRET),
+        waits_with="dingtalk robot ",
+    ),
+    "feishu": Example(
+        notifier=lambda url: FeishuNotifier(name="ops", url=url, secret=SECRET),
+        table='url = { env = "URL" }\nsecret = { env = "SECRET" }',
+        accepts=answering("200 OK", b'{"code":0,"msg":"success","data":{}}'),
+        asks_to_wait=answering("200 OK", b'{"code":11232,"msg":"frequency limited"}', "Retry-After: 30"),
+        is_gone=answering("200 OK", b'{"code":19001,"msg":"param invalid: incoming webhook access token invalid"}'),
+        refuses=answering("200 OK", b'{"code":11246,"msg":"parse card json err"}'),
+        secrets=("hush", SECRET),
+        waits_with="feishu robot ",
     ),
 }
 # Of each type there is one above; what follows are other ways of the same types.

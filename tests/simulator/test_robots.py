@@ -228,6 +228,16 @@ def test_what_is_escaped_for_feishu_leads_nowhere_and_notifies_nobody():
     assert (shown.links, shown.mentions) == ((), ())
 
 
+def test_a_card_of_feishu_is_titled_by_its_header_or_its_summary():
+    summary = card("x")
+    del summary["card"]["header"]
+    summary["card"]["config"] = {"summary": {"content": "b.mp4"}}
+    with Feishu() as robot:
+        post(robot, card("x"))
+        post(robot, summary)
+        assert [shown.title for shown in robot.posts] == ["a.mp4", "b.mp4"]
+
+
 @pytest.mark.parametrize("tool", ROBOTS)
 def test_only_posts_to_the_robots_path_are_answered(tool):
     with ROBOTS[tool]() as robot:

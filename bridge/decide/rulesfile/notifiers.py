@@ -23,7 +23,16 @@ from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, shown, suggest
 from bridge.environment import fault, lookup
 from bridge.model import Rate
-from bridge.notifiers import Notifier, RobotNotifier, SlackNotifier, WebhookNotifier, WecomNotifier, Writer
+from bridge.notifiers import (
+    DingTalkNotifier,
+    FeishuNotifier,
+    Notifier,
+    RobotNotifier,
+    SlackNotifier,
+    WebhookNotifier,
+    WecomNotifier,
+    Writer,
+)
 from bridge.url import encoded
 
 # --- values of the environment, and addresses -----------------------------------------------------------------------
@@ -208,6 +217,38 @@ def _wecom(name: str, path: Path, shape: WecomTable, values: Values) -> Notifier
     return notifier
 
 
+class SigningTable(RobotTable):
+    """A robot that may sign."""
+
+    secret: Env | None = None
+
+
+class DingTalkTable(SigningTable):
+    type: Literal["dingtalk"]
+
+
+class FeishuTable(SigningTable):
+    type: Literal["feishu"]
+
+
+def _dingtalk(name: str, path: Path, shape: DingTalkTable, values: Values) -> Notifier:
+    secret = values.value(shape.secret, (*path, "secret"))
+    notifier = _robot(DingTalkNotifier, name, path, shape, values, secret=secret)
+    if notifier.url and not parse_qs(urlsplit(notifier.url).query).get("access_token"):
+        text = "has no token in it; copy it from the robot: https://oapi.dingtalk.com/robot/send?access_token=..."
+        values.note((*path, "url"), text)
+    return notifier
+
+
+def _feishu(name: str, path: Path, shape: FeishuTable, values: Values) -> Notifier:
+    secret = values.value(shape.secret, (*path, "secret"))
+    notifier = _robot(FeishuNotifier, name, path, shape, values, secret=secret)
+    if notifier.url and not urlsplit(notifier.url).path.strip("/"):
+        text = "has no token in it; copy it from the bot: https://open.feishu.cn/open-apis/bot/v2/hook/..."
+        values.note((*path, "url"), text)
+    return notifier
+
+
 # --- type = "webhook" -----------------------------------------------------------------------------------------------
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -307,6 +348,8 @@ TYPES: Mapping[str, NotifierType] = {
     "slack": NotifierType(SlackTable, _slack),
     "webhook": NotifierType(WebhookTable, _webhook),
     "wecom": NotifierType(WecomTable, _wecom),
+    "dingtalk": NotifierType(DingTalkTable, _dingtalk),
+    "feishu": NotifierType(FeishuTable, _feishu),
 }
 _NAMES = ", ".join(f'"{name}"' for name in TYPES)
 _THERE_ARE = f"one of {_NAMES}"
