@@ -1,4 +1,4 @@
-"""The bridge without an account, with stand-ins for CI, a receiver and Slack: `demo` whole, `simulate` these alone."""
+"""The bridge without an account, with stand-ins for CI, a receiver and a chat: `demo` whole, `simulate` these alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import tempfile
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from bridge.simulator.callbacks import CallbackSender, Format
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
+from bridge.simulator.robots import ROBOTS
 from bridge.simulator.slack import DEMO_TOKEN, Limits, SlackLookAlike
 from bridge.simulator.web import Answer, WebServer, text_answer
 from bridge.wiring import parts
@@ -46,13 +47,21 @@ _RUN_AT = "http://127.0.0.1:8000"  # where `run` serves the dashboard
 _JOBS = 12
 _LIMIT_S = 26.0  # the whole demo ends within half a minute
 _SEED = 8
+_ROBOT_URL = "ROBOT_URL"  # the variable that has a robot's address
 _QUEUES = ("p2242ab62c7c94486915508540933a2c6", "p11223344556677889900aabbccddeeff")
 
 
 @click.command()
 @click.option("--serve", is_flag=True, help="Keep running, with the dashboard and the admin API, until Ctrl-C.")
-def demo(serve: bool) -> None:
-    """See it work: jobs change in a simulated CI, and Slack and a webhook are notified.
+@click.option(
+    "--chat",
+    type=click.Choice(["slack", *ROBOTS]),
+    default="slack",
+    show_default=True,
+    help="Which chat tool people are notified in.",
+)
+def demo(serve: bool, chat: str) -> None:
+    """See it work: jobs change in a simulated CI, and a chat tool and a webhook are notified.
 
     No account, no set-up; everything is on this machine and removed afterwards. Ends within 30 s without --serve.
 
@@ -60,11 +69,12 @@ def demo(serve: bool) -> None:
     Examples:
       ci-bridge demo
       ci-bridge demo --serve
+      ci-bridge demo --chat dingtalk
     """
     logging.getLogger("bridge").setLevel(logging.CRITICAL)  # the demo prints what happens itself
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ci-bridge-"))
-        running = _Demo(Path(folder), stack)
+        running = _Demo(Path(folder), stack, chat)
         try:
             running.play(None if serve else _LIMIT_S)
         except KeyboardInterrupt:
@@ -73,21 +83,53 @@ def demo(serve: bool) -> None:
     sys.exit(1 if failed else 0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    """A chat tool's look-alike. `said` returns its messages, oldest first; `exports` lead the bridge to it."""
+
+    name: str
+    said: Callable[[], list[str]]
+    exports: Mapping[str, str]
+
+    @classmethod
+    def slack(cls, look_alike: SlackLookAlike) -> _Chat:
+        exports = {"SLACK_API_URL": look_alike.api_url, "SLACK_BOT_TOKEN": DEMO_TOKEN}
+        return cls(
+            "slack",
+            lambda: ["".join(piece.text for piece in read(post.text)) for post in look_alike.posts],
+            exports,
+        )
+
+    @classmethod
+    def started(cls, name: str, stack: ExitStack) -> _Chat:
+        if name == "slack":
+            return cls.slack(stack.enter_context(SlackLookAlike()))
+        robot = stack.enter_context(ROBOTS[name]())
+        return cls(name, lambda: [post.plain for post in robot.posts], {_ROBOT_URL: robot.webhook})
+
+
+def _with_robot(rules: str, tool: str) -> str:
+    """Return the example's rules, in which `ops` is a robot."""
+    before, table, after = rules.partition("[notifier.ops]\n")
+    rest = after.partition("\n\n")[2]
+    return f'{before}{table}type = "{tool}"\nurl = {{ env = "{_ROBOT_URL}" }}\n\n{rest}'
+
+
 class _Demo:
     """The stand-ins, the bridge between them, and what is printed."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, chat: str) -> None:
         self._stack = stack
         self._ci = stack.enter_context(CiSimulator())
-        self._slack = stack.enter_context(SlackLookAlike())
+        said_in = _Chat.started(chat, stack)
         self._refused_at: float | None = None
         self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=self._refuse_second))
         example = _example()
         environ = {
             "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
-            "BRIDGE_RULES": str(example),
+            "BRIDGE_RULES": str(self._rules_file(folder, example, chat)),
             "BRIDGE_ADMIN_TOKEN": _ADMIN_TOKEN,
-            **_exports(self._ci, self._slack, self._receiver),
+            **_exports(self._ci, said_in, self._receiver),
         }
         self._settings = settings_module.read(environ)
         self._rules = Rules(self._settings, environ)
@@ -97,10 +139,18 @@ class _Demo:
         stack.callback(self._db.close)
         self._db.require_schema()
         parts.sync(self._db, self._rules.book)
-        self._messages = _Messages(self._slack, self._receiver, self._remark)
+        self._messages = _Messages(said_in, self._receiver, self._remark)
         self._last_transition = 0  # printed so far
-        click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a Slack look-alike are running.")
+        click.echo(f"A simulated CI on {self._ci.url}, a webhook receiver and a look-alike of {chat} are running.")
         click.echo(f"The rules are those of {example.name}; SQLite is in a temporary folder.\n")
+
+    @staticmethod
+    def _rules_file(folder: Path, example: Path, chat: str) -> Path:
+        if chat == "slack":
+            return example
+        rules = folder / example.name
+        rules.write_text(_with_robot(example.read_text(), chat))
+        return rules
 
     def _refuse_second(self, received: Received) -> Answer | None:
         """Answer the second request with 503: the bridge makes another attempt, under the same id."""
@@ -182,19 +232,18 @@ class _Demo:
 
 
 class _Messages:
-    """Prints what Slack and the receiver got."""
+    """Prints what the chat and the receiver got."""
 
     def __init__(
-        self, slack: SlackLookAlike, receiver: WebhookReceiver, remark: Callable[[Received], str] = lambda _: ""
+        self, chat: _Chat, receiver: WebhookReceiver, remark: Callable[[Received], str] = lambda _: ""
     ) -> None:
-        self._slack, self._receiver, self._remark = slack, receiver, remark
+        self._chat, self._receiver, self._remark = chat, receiver, remark
         self._posts = self._hooks = 0  # printed so far
 
     def print_new(self) -> None:
-        posts, hooks = self._slack.posts, self._receiver.received
-        for post in posts[self._posts :]:
-            text = "".join(piece.text for piece in read(post.text))
-            _print("slack", " — ".join(text.splitlines()[:2]))
+        posts, hooks = self._chat.said(), self._receiver.received
+        for text in posts[self._posts :]:
+            _print(self._chat.name, " — ".join(line.strip() for line in text.splitlines()[:2]))
         for hook in hooks[self._hooks :]:
             _print("webhook", _hook_line(hook) + self._remark(hook))
         self._posts, self._hooks = len(posts), len(hooks)
@@ -325,14 +374,15 @@ def simulate(
         if callbacks:
             ci.callbacks, ci.callback_format = stack.enter_context(_callbacks_to(callback_url)).put, callbacks
         click.echo("Paste this into the terminal where the bridge is to run:")
-        exports = _exports(ci, slack, receiver) | ({"BRIDGE_CALLBACK_TOKEN": _CALLBACK_TOKEN} if callbacks else {})
+        chat = _Chat.slack(slack)
+        exports = _exports(ci, chat, receiver) | ({"BRIDGE_CALLBACK_TOKEN": _CALLBACK_TOKEN} if callbacks else {})
         for name, value in exports.items():
             click.echo(f"  export {name}={shlex.quote(value)}")
         if callbacks:
             click.echo(f"Callbacks are posted to {callback_url}")
         click.echo(f"Jobs appear in {bucket}; messages that arrive are shown here. Press Ctrl-C to stop.")
         rng = random.Random(seed)  # noqa: S311  (made-up jobs)
-        messages = _Messages(slack, receiver)
+        messages = _Messages(chat, receiver)
         with Director(ci, random=rng, bucket=bucket, tags=tags, queues=_QUEUES, every_s=every_s, speed=speed):
             while not stop.wait(1.0):
                 messages.print_new()
@@ -352,15 +402,14 @@ def _listen(stack: ExitStack, server: WebServer, port: int) -> None:
         fail(f"ci-bridge: cannot listen on 127.0.0.1:{port}: {error.strerror}; choose another --port, or 0")
 
 
-def _exports(ci: CiSimulator, slack: SlackLookAlike, receiver: WebhookReceiver) -> dict[str, str]:
+def _exports(ci: CiSimulator, chat: _Chat, receiver: WebhookReceiver) -> dict[str, str]:
     """Return the variables that lead a bridge with the example's rules to the stand-ins."""
     return {
         "TENCENTCLOUD_SECRET_ID": DEMO_SECRET_ID,
         "TENCENTCLOUD_SECRET_KEY": DEMO_SECRET_KEY,
         "BRIDGE_CI_ENDPOINT": ci.url,
         "BRIDGE_ALLOW_NETWORKS": "127.0.0.0/8",
-        "SLACK_API_URL": slack.api_url,
-        "SLACK_BOT_TOKEN": DEMO_TOKEN,
+        **chat.exports,
         "CMS_URL": f"{receiver.url}/hooks/media",
         "CMS_SECRET": _SECRET,
         "BRIDGE_PUBLIC_URL": _RUN_AT,

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import html
 import json
 import re
 import threading
@@ -36,7 +37,7 @@ from bridge.simulator.web import Answer, Request, WebServer, json_answer, text_a
 
 DEMO_KEY = "5f0d1b9e-simulator"  # opens nothing but a look-alike
 STAMP_AGE_S = 3600  # a signature is accepted so long before and after its time
-_LINK = re.compile(r"\[[^\[\]\n]*\]\(([^()\s]+)\)")
+_LINK = re.compile(r"\[([^\[\]\n]*)\]\(([^()\s]+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,11 @@ class Post:
     text: str
     links: tuple[str, ...]
     mentions: tuple[str, ...]
+
+    @property
+    def plain(self) -> str:
+        """What people read of the text."""
+        return html.unescape(_LINK.sub(r"\1", self.text).replace("**", ""))
 
 
 class Refused(Exception):
@@ -342,7 +348,7 @@ def _post(at: float, text: str, *, title: str = "", links: Sequence[str] = (), m
 
 
 def _links(text: str) -> list[str]:
-    return _LINK.findall(text)
+    return [url for _, url in _LINK.findall(text)]
 
 
 def _object(body: bytes) -> Mapping[str, Any] | None:

@@ -19,6 +19,7 @@ from bridge.cli import main
 from bridge.model import JobProblem
 from bridge.record.polling import problems, snapshots
 from bridge.simulator.receiver import Received
+from bridge.simulator.robots import ROBOTS
 from tests.support.commands import REPOSITORY, call, run
 from tests.support.nouns import NOON, a_job
 from tests.support.stage import BUCKET, Stage
@@ -185,8 +186,9 @@ def test_sigterm_ends_a_worker_that_hangs_in_its_database(stage: Stage) -> None:
         assert "stopped at the time limit" in stage.log
 
 
-def test_the_demo_lists_every_delivery_with_its_outcome_and_exits_0() -> None:
-    seen = run("demo")
+@pytest.mark.parametrize("chat", ["slack", *ROBOTS])
+def test_the_demo_lists_every_delivery_with_its_outcome_and_exits_0(chat: str) -> None:
+    seen = run("demo", "--chat", chat)
     assert seen.returncode == 0, seen.stdout + seen.stderr
     head, _, outcomes = seen.stdout.partition(" not delivered:\n")
     counted = re.search(r"(\d+) deliveries, 0$", head)
@@ -194,4 +196,6 @@ def test_the_demo_lists_every_delivery_with_its_outcome_and_exits_0() -> None:
     lines = outcomes.splitlines()
     assert len(lines) == int(counted[1]) > 0
     assert all(re.match(r"  dlv_\w+ +(cms|ops) .* sent, \d+ attempt", line) for line in lines)
-    assert all(word in head for word in ("webhook", "signature verified", "answered 503 on purpose", "slack"))
+    assert all(
+        word in head for word in ("webhook", "signature verified", "answered 503 on purpose", f"  {chat:<8} ❌ ")
+    )
