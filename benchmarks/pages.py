@@ -9,7 +9,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from benchmarks.stored_texts import BATCH, NOTIFIERS, QUEUES, RULES, STATES, TAG
 from bridge.admin import create_app
 from bridge.record.database import Database, at
 from bridge.record.schema import DELIVERY_STATES, deliveries, digests, jobs, workers
+from bridge.send.integration import Egress
 
 JOBS = 1_000_000
 _MOST = 3.0
@@ -136,6 +137,10 @@ class Side:
         return answer.text
 
 
+def _no_egress() -> AbstractContextManager[Egress]:
+    raise RuntimeError("nobody clicks in Slack here")
+
+
 def _side(db: Database) -> Side:
     book = rulebook()
     with db.read() as tx:
@@ -145,7 +150,7 @@ def _side(db: Database) -> Side:
     later = [timedelta()]
     app = create_app(
         db=db, book=lambda: book, admin_token=_TOKEN, read_token=None, clock=lambda: moment + later[0], version="0",
-        nonce=lambda: "nonce", environ={},
+        nonce=lambda: "nonce", environ={}, egress=_no_egress,
     )  # fmt: skip
     api, browser = app.test_client(), app.test_client()
     api.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {_TOKEN}"

@@ -143,7 +143,8 @@ def _digest_of(secret: str) -> str:
 class SlackNotifier(Notifier):
     """With `url`, an incoming webhook (no threads, no updates); otherwise `token` posts to `channel`.
 
-    With a `channel_template`, `channel` is the first of `channels`.
+    With a `channel_template`, `channel` is the first of `channels`. With a `signing_secret`, messages have buttons;
+    `actions` are the ids of the people in the workspace `team` who may use them.
     """
 
     type: ClassVar[str] = "slack"
@@ -155,6 +156,13 @@ class SlackNotifier(Notifier):
     thread: Literal["job", "workflow", "none"] = "none"
     update: bool = False
     flood: int | None = 20
+    signing_secret: str | None = field(default=None, repr=False)
+    team: str | None = None
+    actions: tuple[str, ...] = ()
+
+    @property
+    def has_buttons(self) -> bool:
+        return bool(self.signing_secret and self.team and self.actions)
 
     @property
     def most_waiting(self) -> int | None:
@@ -218,7 +226,7 @@ class SlackNotifier(Notifier):
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        return tuple(secret for secret in (self.token, self.url) if secret)
+        return tuple(secret for secret in (self.token, self.url, self.signing_secret) if secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

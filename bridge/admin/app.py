@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cache
 
@@ -22,13 +23,15 @@ from bridge.admin.health import HealthApi
 from bridge.admin.hooks import HooksApi
 from bridge.admin.http import problems
 from bridge.admin.http.problems import Problem
-from bridge.admin.http.routes import Route
+from bridge.admin.http.routes import Endpoints, Route
 from bridge.admin.metrics import MetricsApi
 from bridge.admin.pages import Dashboard
 from bridge.admin.pages.session import is_by_browser
 from bridge.admin.parts import Parts
+from bridge.admin.slack import SlackApi
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.record.database import Database
+from bridge.send.integration import Egress
 
 # No Strict-Transport-Security: who ends TLS in front of us decides that for the name, which is not ours.
 _HEADERS = {
@@ -51,12 +54,16 @@ def create_app(
     version: str,
     nonce: Callable[[], str],
     environ: Mapping[str, str],
+    egress: Callable[[], AbstractContextManager[Egress]],
     rules_fault: Callable[[], str | None] = lambda: None,
     rules_note: Callable[[], str | None] = lambda: None,
     callback_tokens: Sequence[str] = (),
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Flask:
-    """Return the WSGI application. It starts nothing: no thread, no worker."""
+    """Return the WSGI application. It starts nothing: no thread, no worker.
+
+    `egress` opens what a click in Slack is answered with.
+    """
     parts = Parts(
         db=db, book=book, rules_fault=rules_fault, rules_note=rules_note, clock=clock, nonce=nonce, version=version,
         environ=environ,
@@ -67,7 +74,8 @@ def create_app(
     app.config.update(MAX_CONTENT_LENGTH=problems.LARGEST_BODY + 1, PROPAGATE_EXCEPTIONS=False)
     app.url_map.merge_slashes = False  # a name may have two; and nobody is redirected anywhere
     problems.register(app)
-    routes = _routes(parts, HooksApi(parts, callback_tokens, Failures(monotonic)))
+    hooks = HooksApi(parts, callback_tokens, Failures(monotonic)), SlackApi(parts, egress, Failures(monotonic))
+    routes = _routes(parts, hooks)
     for route in routes:
         app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
@@ -79,7 +87,7 @@ def create_app(
     return app
 
 
-def _routes(parts: Parts, hooks: HooksApi) -> list[Route]:
+def _routes(parts: Parts, hooks: Iterable[Endpoints]) -> list[Route]:
     """Return all endpoints, and the one that describes the others."""
 
     @cache
@@ -94,7 +102,7 @@ def _routes(parts: Parts, hooks: HooksApi) -> list[Route]:
     routes = [
         Route(path="/openapi.json", view=described, name="openapi", summary="this description"),
         *(route for part in _APIS for route in part(parts).routes()),
-        *hooks.routes(),
+        *(route for part in hooks for route in part.routes()),
     ]
     return routes
 

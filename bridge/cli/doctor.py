@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from bridge import settings as settings_module
 from bridge.admin.hooks import SHORTEST_SAFE
+from bridge.admin.http.problems import SLACK_CLICKS
 from bridge.cli.common import Facts, contents_of, count_of, echo, echo_json, json_option, now_of
 from bridge.collect.client import TencentCi
 from bridge.collect.errors import CiError
@@ -22,6 +25,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.links import Links
 from bridge.model import PAUSED, Place, Watch
+from bridge.notifiers import SlackNotifier
 from bridge.pipeline.health import Level, Reader, assess, rate_note
 from bridge.record import public_url
 from bridge.record.database import TROUBLES, SchemaOld, trouble
@@ -140,6 +144,8 @@ def _record(settings: Settings, rules: Rules) -> Iterator[Check]:
     if emptied:
         yield emptied
     yield _links(settings, links)
+    if any(isinstance(notifier, SlackNotifier) and notifier.has_buttons for notifier in rules.book.notifiers.values()):
+        yield _buttons(settings.public_url or links.base or settings.web_url)
     yield from _callbacks(settings, rules.book, state.watches)
     sha, alive = rules.book.sha, state.rules.alive
     if alive:
@@ -168,6 +174,31 @@ def _links(settings: Settings, stored: Links) -> Check:
         return Check("links", None, f"messages have no links to the dashboard: {advice}")
     when = "" if base == stored.base else ", once a web process has started"
     return Check("links", True, f"messages link to {base}{when}")
+
+
+def _buttons(base: str | None) -> Check:
+    """Say where Slack is to send clicks on buttons. Only Slack knows what the app's page says, and whether it works."""
+    where = 'as Request URL on the app\'s page "Interactivity & Shortcuts"'
+    if base is None:
+        advice = f"set BRIDGE_PUBLIC_URL, and enter its address with {SLACK_CLICKS} behind it {where}"
+        return Check("buttons in Slack", None, f"it is not known where Slack can reach the bridge: {advice}")
+    enter = f"enter {base.rstrip('/')}{SLACK_CLICKS} {where}"
+    host = urlsplit(base).hostname or ""
+    if host == "localhost" or _is_private(host):
+        return Check(
+            "buttons in Slack", None, f"Slack cannot reach {host}, which is only known here: set another address"
+        )
+    if not base.startswith("https://"):
+        return Check("buttons in Slack", None, f"{enter}; better use https: clicks name people and messages")
+    unchecked = "whether that was done, and whether Slack gets through, cannot be checked: click on a button"
+    return Check("buttons in Slack", True, f"{enter}; {unchecked}")
+
+
+def _is_private(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:  # a name
+        return False
 
 
 def _name_of(credentials: str | None) -> str:

@@ -20,7 +20,7 @@ from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.incidents import FanIn
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.silences import MOST, SilenceRequest, silence_warnings, too_costly
+from bridge.decide.rulesfile.silences import MOST, SilenceRequest, read_silence, silence_warnings, too_costly
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
@@ -142,6 +142,25 @@ class Operations:
         with self.db.read() as tx:
             return batches.progress(tx, id_, now=self.now) or Batch(id=id_)
 
+    def redrive_fallback(self, digest: str, *, largest: int = AT_ONCE) -> Batch:
+        """Resend the dead letters that a fallback's digest (by its delivery's id) tells of, at the usual pace."""
+        interval = timedelta(minutes=1) / USUAL_PER_MINUTE
+        id_ = ident("rdr", self.nonce)
+        with self.db.write() as tx:
+            numbers = batches.numbers_of_fallback(tx, digest, most=largest + 1)
+            if numbers is None:
+                raise NotFound("there is nothing to resend: what this message tells of was pruned")
+            if len(numbers) > largest:
+                raise Conflict(f"these are more than {largest:,} messages; resend them on the dashboard, or by command")
+            due = {n: self.now + place * interval for place, n in enumerate(numbers)}
+            resent = batches.resend(tx, id_, due) if due else 0
+            if not resent:
+                raise Conflict("there is nothing to resend: all of it was resent already, or pruned")
+            self._record(tx, "redrive_batch", id_, after={"digest": digest, "deliveries": resent})
+            made = batches.progress(tx, id_, now=self.now)
+        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": self.who})
+        return made or Batch(id=id_)
+
     def cancel_batch(self, batch: str, *, at_once: int = AT_ONCE) -> tuple[Batch, int]:
         """Make deliveries of a batch that are not due yet dead letters; return the batch, and how many those were."""
         with self.db.read() as tx:
@@ -231,6 +250,17 @@ class Operations:
             leases.set_watch(tx, name, poll_now=True)
             self._record(tx, "poll_watch", name, {"next_poll_at": before["next_poll_at"]}, {"next_poll_at": None})
 
+    def hurry_watch(self, book: Rulebook, name: str) -> None:
+        """Let a worker poll a watch next, unless that is so already."""
+        with self.db.write() as tx:
+            before = _watch(tx, book, name)
+            if before["paused"]:
+                raise Conflict(f'watch "{name}" is paused; resume it, and it is polled')
+            if not leases.bring_forward(tx, name, now=self.now):
+                waits = "" if rulesets.state(tx, now=self.now).alive else f"; {_NO_WORKER}"
+                raise Conflict(f'watch "{name}" is to be polled next already{waits}')
+            self._record(tx, "poll_watch", name, {"next_poll_at": before["next_poll_at"]}, {"next_poll_at": None})
+
     def pause_watch(self, book: Rulebook, name: str) -> None:
         self._set_paused(book, name, "pause_watch", paused=True)
 
@@ -263,6 +293,25 @@ class Operations:
         if not _is_same(there, made):
             raise Conflict("another silence was made under this id; take a new id for each silence")
         return there
+
+    def silence_rule(self, book: Rulebook, rule: str, *, lasts: timedelta, reason: str, key: str) -> Silence:
+        """Hold what a rule sends, unless a silence holds just that; of what is asked under one key, one at a time."""
+        _require("rule", rule, [one.name for one in book.rules])
+        asked = {"rule": rule, "ends_at": iso(self.now + lasts), "author": self.who, "reason": reason}
+        request = read_silence(asked, now=self.now)
+        with self.db.write() as tx:
+            standing = [one for one in silences.not_ended(tx, now=self.now) if one.spec == request.spec]
+            id_ = ident("sil", "key", key)
+            while (past := silences.get(tx, id_)) and past.ends_at <= self.now:
+                id_ = ident("sil", "after", id_)
+            made = request.silence(id_, now=self.now)
+            if not standing:
+                _require_room(tx, request, self.now)
+                if silences.add(tx, made):
+                    self._record(tx, "make_silence", id_, after=silence_facts(made, 0, now=self.now))
+                    return made
+            there = standing[0] if standing else silences.get(tx, id_) or made
+        raise Conflict(f'rule "{rule}" was silenced by {there.author} until {iso(there.ends_at)}')
 
     def end_silence(self, id_: str) -> tuple[Silence, int]:
         """End a silence now; return it, and how many messages it held or dropped."""

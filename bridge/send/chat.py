@@ -88,11 +88,11 @@ class Shown:
     @property
     def _meaning(self) -> str:
         kind, state = self.event.get("type"), self.says.get("state")
-        if self._is_fallback or (self.delivery.note or "").startswith(NOT_SENT_TO):
+        if self.is_fallback or (self.delivery.note or "").startswith(NOT_SENT_TO):
             return _NOT_DELIVERED
         if kind == "ci.test":
             return _TEST
-        if kind == "ci.watch.blind":
+        if self.is_blind:
             return _BLIND
         if kind == "ci.watch.sees":
             return _RECOVERED
@@ -105,6 +105,16 @@ class Shown:
         if counts := self._counts or self.data.get("states"):
             state = worst_first(counts)[0]
         return _STATES.get(state or "", _DIGEST if self._is_digest else _UNKNOWN)
+
+    @property
+    def is_blind(self) -> bool:
+        return self.event.get("type") == "ci.watch.blind"
+
+    @property
+    def is_open_incident(self) -> bool:
+        """Whether it is about an incident of which nobody takes care yet."""
+        is_of_one = text_of(self.event.get("type")).startswith("ci.incident.")
+        return is_of_one and not (self.data.get("closed_at") or self.data.get("acknowledged_by"))
 
     @property
     def _progress(self) -> str:
@@ -123,7 +133,7 @@ class Shown:
         return bool(self.says.get("digest"))
 
     @property
-    def _is_fallback(self) -> bool:
+    def is_fallback(self) -> bool:
         return self._is_digest and self.data.get("gate") == "fallback"
 
     @property
@@ -175,17 +185,17 @@ class Shown:
         steps: list[tuple[str, str | None]] = []
         if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
             steps.append((f"All {total:,} messages", self.links.digest(self.delivery.id)))
-        if self._is_fallback:
+        if self.is_fallback:
             name = text_of(self.data.get("name"))
             steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
         if incident := self.says.get("incident"):
             steps.append(("Open the incident", self.links.incident(text_of(incident))))
-        if self._is_stuck and self._job_id:
+        if self.is_stuck and self._job_id:
             steps += [("Open the job", self.links.job(self._job_id)), self._silence]
         return _row([Piece(label, url=url) for label, url in steps if url])
 
     @property
-    def _is_stuck(self) -> bool:
+    def is_stuck(self) -> bool:
         return self.event.get("type") == "ci.job.overdue"
 
     @property
@@ -193,8 +203,13 @@ class Shown:
         return text_of(self.event.get("type")).startswith("ci.watch.")
 
     @property
+    def silenced_by(self) -> str | None:
+        """The rule of which a silence would hold what is like this; no silence holds what is about a watch."""
+        return None if self._is_of_watch else self.says.get("rule")
+
+    @property
     def _silence(self) -> tuple[str, str | None]:
-        rule = self.says.get("rule") if not self._is_of_watch else None  # no silence holds what is about a watch
+        rule = self.silenced_by
         return "Silence this rule", self.links.silence(rule) if rule else None
 
     @property
@@ -228,7 +243,7 @@ class Shown:
         queue = self.job.get("queue_name") or text_of(self.job.get("queue"))[:_SHORT_ID] or self.data.get("queue_name")
         of_job = () if self._counts else (*self._spans, text_of(self.says.get("job_id"))[:_SHORT_ID])
         texts = (self.says.get("rule"), queue, *of_job)
-        steps = [("CI console", self._console)] if self._is_stuck else [self._silence, ("CI console", self._console)]
+        steps = [("CI console", self._console)] if self.is_stuck else [self._silence, ("CI console", self._console)]
         return _row(
             [Piece(text_of(text)) for text in texts if text] + [Piece(label, url=url) for label, url in steps if url]
         )

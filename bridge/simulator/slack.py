@@ -17,6 +17,19 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from bridge.model import Rate
+from bridge.simulator.clicks import (
+    ANN,
+    SIGNING_SECRET,
+    TEAM,
+    Answers,
+    User,
+    Whisper,
+    button_in,
+    form,
+    payload_of,
+    post_to,
+    signed,
+)
 from bridge.simulator.web import Answer, Request, WebServer, json_answer, text_answer
 from bridge.simulator.workspace import Channel, Post, SlackError, Workspace, message_of
 
@@ -25,7 +38,7 @@ HISTORY_SCOPES = frozenset({"channels:history", "groups:history"})
 READ_SCOPES = frozenset({"channels:read", "groups:read"})
 ALL_SCOPES = frozenset({"chat:write", "chat:write.public"}) | HISTORY_SCOPES | READ_SCOPES
 WEBHOOK = "webhook"  # what requests to incoming webhooks are counted as
-_HOOKS = "/services/"
+_HOOKS, _ANSWERS = "/services/", "/actions/"
 _POSTS, _TIER_3 = Rate(count=1, per=timedelta(seconds=1)), Rate(count=50, per=timedelta(minutes=1))
 
 
@@ -94,6 +107,7 @@ class SlackLookAlike(WebServer):
     late_s: how many seconds pass before a request is looked at, so that its message is posted late.
     spoil: what is sent in place of an answer, when the request has had its effect: late, broken, or nothing at all.
     fault: answers first, without any effect.
+    request_url: where clicks on buttons are posted to, signed with `signing_secret`.
     """
 
     def __init__(
@@ -112,6 +126,8 @@ class SlackLookAlike(WebServer):
         self.late_s: Callable[[Request], float] = lambda _: 0.0
         self.spoil: Callable[[Request, Answer], Answer] = lambda _, answer: answer
         self.answered: Counter[tuple[str, str]] = Counter()  # by method, and "ok" or the error code
+        self.request_url, self.signing_secret = "", SIGNING_SECRET
+        self._answers = Answers(self.workspace)
         self._throttle = _Throttle()
         self._lock = threading.Lock()
         self._methods: dict[str, Callable[[_Caller, Mapping[str, Any]], dict[str, Any]]] = {
@@ -136,6 +152,22 @@ class SlackLookAlike(WebServer):
         """The messages that are there now."""
         return [post for post in self.workspace.posts if not post.deleted_at]
 
+    @property
+    def whispers(self) -> list[Whisper]:
+        """What was said to one user only, in answers to clicks."""
+        return list(self._answers.whispers)
+
+    def click(self, post: Post, action_id: str, user: User = ANN, team: str = TEAM) -> int:
+        """Let a user click on a button of a message; return the status of the app's answer."""
+        body = self.click_body(post, action_id, user, team)
+        return post_to(self.request_url, body, signed(body, self.signing_secret, self.now()))
+
+    def click_body(self, post: Post, action_id: str, user: User = ANN, team: str = TEAM) -> bytes:
+        """Return what Slack posts of a click."""
+        at, button = self.now(), button_in(post, action_id)
+        response_url = f"{self.url}{_ANSWERS}{self._answers.begin(post, user, at)}"
+        return form(payload_of(post, button, user=user, team=team, response_url=response_url, at=at))
+
     def count(self, method: str | None = None, outcome: str | None = None) -> int:
         """Return how many requests were answered, of a method, with "ok" or an error code."""
         found = ((key, n) for key, n in self.answered.items() if method in (None, key[0]) and outcome in (None, key[1]))
@@ -147,8 +179,21 @@ class SlackLookAlike(WebServer):
 
     def respond(self, request: Request) -> Answer:
         self.pause(self.late_s(request))
-        answer = self._hook(request) if request.path.startswith(_HOOKS) else self._api(request)
-        return self.spoil(request, answer)
+        return self.spoil(request, self._answer(request))
+
+    def _answer(self, request: Request) -> Answer:
+        if request.path.startswith(_HOOKS):
+            return self._hook(request)
+        return self._take_answer(request) if request.path.startswith(_ANSWERS) else self._api(request)
+
+    def _take_answer(self, request: Request) -> Answer:
+        """Take an app's answer to a click."""
+        try:
+            self._content(arguments := _arguments(request))
+            self._answers.take(request.path.removeprefix(_ANSWERS), arguments, self.now())
+        except SlackError as error:
+            return json_answer({"ok": False, "error": str(error)}, status=404)
+        return text_answer("ok")
 
     def _count(self, method: str, outcome: str) -> None:
         with self._lock:
@@ -265,7 +310,7 @@ class SlackLookAlike(WebServer):
         return {"channel": {name: getattr(channel, name) for name in names}}
 
     def _auth_test(self, caller: _Caller, _: Mapping[str, Any]) -> dict[str, Any]:
-        names = {"team": "Simulated", "user": "ci-bridge", "team_id": "T000", "user_id": caller.user, "bot_id": "B000"}
+        names = {"team": "Simulated", "user": "ci-bridge", "team_id": TEAM, "user_id": caller.user, "bot_id": "B000"}
         return {"url": f"{self.url}/", **names}
 
     # --- incoming webhooks (docs.slack.dev/messaging/sending-messages-using-incoming-webhooks) ------------------

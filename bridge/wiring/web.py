@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from flask import Flask
 
 
-from bridge.wiring.parts import may_be_empty, utc_now
+from bridge.send.integration import Egress
+from bridge.wiring.parts import http_client, may_be_empty, utc_now
 from bridge.wiring.rules import Rules
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,17 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         nonce=lambda: randomness.token_hex(8),
         environ=rules.environ,
         callback_tokens=settings.callback_tokens,
+        egress=partial(_egress, settings),
     )
     keep_time(app, clock)
     return app
+
+
+@contextmanager
+def _egress(settings: Settings) -> Iterator[Egress]:
+    """Open what a click in Slack is answered with: clicks are rare, so it is not kept."""
+    with closing(http_client(settings)) as client:
+        yield Egress(client, settings.slack_api_url)
 
 
 def _looking(rules: Rules, db: Database) -> Callable[[float], None]:

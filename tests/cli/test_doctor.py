@@ -149,6 +149,31 @@ def test_doctor_says_once_for_a_bucket_that_its_queues_have_no_names(stage: Stag
 LONG = "0123456789abcdef0123456789abcdef"
 
 
+BUTTONS = """token = { env = "SLACK_BOT_TOKEN" }
+signing_secret = { env = "SLACK_SIGNING_SECRET" }
+team = "T000"
+actions = ["U024BE7LH"]
+"""
+
+
+def test_doctor_says_which_address_slack_needs_for_clicks_on_buttons(stage: Stage) -> None:
+    assert "buttons" not in stage.command("doctor").stdout
+
+    stage.rules_file.write_text(RULES.replace('token = { env = "SLACK_BOT_TOKEN" }\n', BUTTONS, 1))
+    for url, said in {
+        "": "warn  buttons in Slack: it is not known where Slack can reach the bridge: set BRIDGE_PUBLIC_URL, and",
+        "https://bridge.example.com": "ok    buttons in Slack: enter https://bridge.example.com/hooks/slack as Request",
+        "http://bridge.example.com": "warn  buttons in Slack: enter http://bridge.example.com/hooks/slack as Request",
+        "https://10.0.0.1": "warn  buttons in Slack: Slack cannot reach 10.0.0.1, which is only known here",
+        "http://localhost:8000": "warn  buttons in Slack: Slack cannot reach localhost, which is only known here",
+    }.items():
+        done = stage.command("doctor", SLACK_SIGNING_SECRET="hush-hush", BRIDGE_PUBLIC_URL=url)
+        assert done.exit_code == 0
+        assert said in done.stdout
+        assert "ok    notifier ops: team is the workspace of the token" in done.stdout
+        assert "hush-hush" not in done.stdout
+
+
 def test_doctor_says_when_the_last_callback_came_and_what_else_to_do_about_them(stage: Stage) -> None:
     assert "callbacks" not in stage.command("doctor").stdout
 

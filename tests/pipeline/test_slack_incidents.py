@@ -8,10 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from bridge.model import FAILED, RUNNING, SUCCESS
+from bridge.pipeline.clicks import act, button_of
 from bridge.pipeline.operations import Conflict
 from bridge.record.database import Database
 from bridge.record.schema import SENT, deliveries, threads
 from bridge.record.schema import incidents as table
+from bridge.send.slack.clicks import Click, Person
+from bridge.simulator.clicks import button_in
 from bridge.simulator.web import Answer
 from bridge.simulator.workspace import Post
 from bridge.wiring import parts
@@ -111,6 +114,35 @@ def test_a_poll_edits_it_once_and_only_if_more_count(stage: Stage) -> None:
     assert stage.slack.count(UPDATE) == 0
     fail(stage, "j4", "j5")
     assert stage.slack.count(UPDATE) == 1
+
+
+@on_both
+def test_who_clicks_acknowledges_and_the_message_says_so(stage: Stage) -> None:
+    buttons = 'token = { env = "TOKEN" }\nsigning_secret = { env = "TOKEN" }\nteam = "T000"\nactions = ["U024BE7LH"]'
+    stage.restarts(given=GIVEN.replace('token = { env = "TOKEN" }', buttons, 1))
+    fail(stage, "j1", "j2", "j3")
+    (root,) = stage.roots()
+    pressed = button_in(root, "acknowledge")
+    click = Click(
+        team="T000",
+        person=Person(id="U024BE7LH", name="ann"),
+        action_id=pressed["action_id"],
+        value=pressed["value"],
+    )
+    button = button_of(click, [stage.book.notifiers["ops"]])
+    answers = [act(click, button, by_hand(stage.db, now=stage.clock(), who=who), stage.book) for who in ("ann", "ben")]
+    stage.lives(seconds(6))
+
+    assert [answer.to_person.partition(" at ")[0] for answer in answers] == [
+        "Acknowledged: it does not escalate.",
+        f"Nothing was done: incident {button.target} was acknowledged by ann",
+    ]
+    (root,) = stage.roots()
+    assert first_line(root.text).startswith("🟡 ")
+    assert "Acknowledged by ann at " in root.text
+    assert [one["action_id"] for block in root.blocks if block["type"] == "actions" for one in block["elements"]] == [
+        "silence"
+    ]
 
 
 def test_its_end_is_a_reply_where_the_rule_says_recover(stage: Stage) -> None:

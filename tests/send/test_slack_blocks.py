@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.send.chat import lateness
-from bridge.send.slack.blocks import blocks, fit, plain
-from tests.support.receivers import NOON, a_delivery
+from bridge.send.slack.blocks import blocks, fit, plain, preview
+from bridge.send.slack.buttons import Button, Deed, read_button
+from tests.support.receivers import NOON, a_delivery, a_slack
 from tests.support.strict_slack import refusal_of
 
 URL = "https://bridge.example.com"
@@ -118,6 +119,94 @@ def test_no_text_has_the_whole_id_of_a_job_or_of_a_queue() -> None:
         assert not any(
             long in text.replace(f"/jobs/{ID}", "") for text in shown(**delivery) for long in (ID, JOB["queue"])
         )
+
+
+# --- buttons ------------------------------------------------------------------------------------------------
+
+BUTTONS = {"signing_secret": "hush", "team": "T1", "actions": ("U1",)}
+HOOK = {"url": "https://hooks.slack.com/x", "channel": None, "token": None}
+INCIDENT = {"says": {"incident": "inc_1", "rule": "sick"}, "thread": "incident/inc_1"}
+
+
+def buttons(*, notifier: dict[str, Any] | None = None, is_reply: bool = False, **facts: Any) -> list[Button]:
+    """Return the buttons of a message, read as a click returns them."""
+    _, made = blocks(a_delivery(**facts), NOON, a_slack(**BUTTONS | (notifier or {})), is_reply=is_reply)
+    assert refusal_of("x", made) is None
+    elements = [one for block in made if block["type"] == "actions" for one in block["elements"]]
+    found = [read_button(one["action_id"], one["value"]) for one in elements]
+    return [button for button in found if button]
+
+
+def deeds(**facts: Any) -> list[tuple[str, str]]:
+    return [(button.deed.value, button.target) for button in buttons(**facts)]
+
+
+SILENCE = ("silence", "sick")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (a_message(says={"rule": "sick"}), [SILENCE]),
+        (a_message(says={"rule": None}), []),
+        ({"says": {"rule": "sick"}, "event": an_event("job.overdue", watch="vod")}, [("poll", "vod"), SILENCE]),
+        ({"says": {"rule": "sick"}, "event": an_event("watch.blind", watch="vod")}, [("poll", "vod")]),
+        ({"says": {"rule": "sick"}, "event": an_event("watch.sees", watch="vod")}, []),
+        ({"says": {"rule": None}, "event": an_event("test")}, []),
+        (a_digest(gate="fallback", states={"Failed": 3}), [("resend", "d_1")]),
+        (a_digest(states={"Failed": 3}, rule="sick"), [SILENCE]),
+        (INCIDENT | {"event": an_event("incident.opened")}, [("acknowledge", "inc_1"), SILENCE]),
+        (INCIDENT | {"event": an_event("incident.escalated")}, [("acknowledge", "inc_1"), SILENCE]),
+        (INCIDENT | {"event": an_event("incident.opened", acknowledged_by="ann")}, [SILENCE]),
+        (INCIDENT | {"event": an_event("incident.closed", closed_at="2026-11-21T12:00:00Z")}, [SILENCE]),
+        (INCIDENT | {"event": an_event("group.completed")}, [SILENCE]),
+    ],
+)
+def test_a_message_has_buttons_for_what_can_be_done(message: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+    assert deeds(**message) == expected
+
+
+@pytest.mark.parametrize("missing", BUTTONS)
+def test_without_a_secret_a_workspace_and_people_there_are_no_buttons(missing: str) -> None:
+    assert buttons(notifier={missing: None}, **a_message(says={"rule": "sick"})) == []
+
+
+def test_a_reply_has_no_button_that_acknowledges() -> None:
+    """The first message of the thread has it, until somebody has."""
+    opened = INCIDENT | {"event": an_event("incident.opened")}
+    assert [button.deed for button in buttons(is_reply=True, **opened)] == [Deed.SILENCE]
+
+
+@pytest.mark.parametrize(
+    ("notifier", "message", "expected"),
+    [
+        ({}, INCIDENT, True),
+        ({}, {"thread": "b/j1"}, False),
+        ({"update": True}, {"thread": "b/j1"}, True),
+        ({"update": True}, {"thread": None}, False),
+        (HOOK, INCIDENT, False),
+    ],
+)
+def test_a_button_says_whether_the_bridge_edits_its_message(
+    notifier: dict[str, Any], message: dict[str, Any], expected: bool
+) -> None:
+    facts = {"says": {"rule": "sick"}, "event": an_event("incident.opened"), **message}
+    assert {button.is_edited for button in buttons(notifier=notifier, **facts)} == {expected}
+
+
+@given(notifier=st.text(min_size=1, max_size=100), target=st.text(min_size=1, max_size=200), deed=st.sampled_from(Deed))
+def test_a_button_comes_back_as_it_was(notifier: str, target: str, deed: Deed) -> None:
+    button = Button(deed=deed, notifier=notifier, target=target)
+    made = button.element
+    assert refusal_of("x", [{"type": "actions", "elements": [made]}]) is None
+    back = read_button(made["action_id"], made["value"])
+    assert back == (button if notifier.isprintable() and target.isprintable() else None)
+
+
+def test_a_page_shows_which_buttons_a_message_has() -> None:
+    opened = INCIDENT | {"event": an_event("incident.opened")}
+    lines = preview(a_delivery(**opened), a_slack(**BUTTONS), at=NOON).lines
+    assert "[Acknowledge]  [Silence this rule for 1 h]" in ["".join(piece.text for piece in line) for line in lines]
 
 
 # --- symbols ------------------------------------------------------------------------------------------------

@@ -58,6 +58,30 @@ def test_an_app_that_may_post_everywhere_is_advised_to_be_where_it_posts(client:
     assert found == Check(None, f"the app is not in channel C3 (#elsewhere), {LOST}: invite it (/invite)")
 
 
+BUTTONS = {"signing_secret": "hush", "actions": ("U1",)}
+
+
+@pytest.mark.parametrize(
+    ("team", "expected"),
+    [
+        ("T000", Check(True, "team is the workspace of the token")),
+        ("T999", Check(False, 'the token is of the workspace T000, so no button works: write team = "T000"')),
+    ],
+)
+def test_the_workspace_of_those_who_may_click_is_compared_with_that_of_the_token(
+    client: HttpClient, team: str, expected: Check
+) -> None:
+    with SlackLookAlike(channels=CHANNELS) as slack:
+        notifier = a_slack(token=DEMO_TOKEN, team=team, **BUTTONS)
+        found = list(Slack(notifier).check(Egress(client, slack.api_url)))
+    assert found == [KNOWN, expected, Check(True, "the app is in channel C1 (#general)")]
+
+
+def test_a_slack_that_does_not_name_the_workspace_is_no_fault() -> None:
+    _, found, _ = Slack(a_slack(team="T1", **BUTTONS)).check(ScriptedSlack(ok(), ok(channel={"name": "x"})).egress)
+    assert found == Check(None, "team is not checked: " + found.detail.partition(": ")[2])
+
+
 def test_without_the_scope_to_post_nothing_works(client: HttpClient) -> None:
     found = checked(client, "C1", without=frozenset({"chat:write", "chat:write.public"}))
     assert Check(False, f"the app has not the scope chat:write: {ADD}") in found

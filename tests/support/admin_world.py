@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -39,7 +40,12 @@ from bridge.record.outbox.results import Ended
 from bridge.record.polling import leases, problems, queues, snapshots
 from bridge.record.queries import gauges, lists
 from bridge.record.queries.lists import Facts, Filter
+from bridge.send.integration import Egress
 from tests.support.nouns import NOON, SECRET, a_job
+
+
+def _no_egress() -> AbstractContextManager[Egress]:
+    raise AssertionError("nothing is sent in this test")
 
 
 class Pages(BytecodeCache):
@@ -119,6 +125,7 @@ class World:
     now: datetime = NOON
     fault: str | None = None
     ticks: float = 0.0  # of the monotonic clock
+    egress: Callable[[], AbstractContextManager[Egress]] = field(default=_no_egress)
     _nonces: count[int] = field(default_factory=count)
     _app: Flask | None = None
 
@@ -147,6 +154,7 @@ class World:
             version="9.9.9",
             nonce=lambda: self.nonce(),
             environ=ENVIRON,
+            egress=lambda: self.egress(),
             monotonic=lambda: self.ticks,
         )
         app.jinja_env.bytecode_cache = _PAGES

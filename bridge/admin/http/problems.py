@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 LARGEST_BODY = 64 * 1024
 HOOKS = "/hooks/ci/"  # what follows is a secret
+SLACK_CLICKS = "/hooks/slack"
 _RETRY_AFTER_S = 5
 _NO_HEADERS: Mapping[str, str] = {}
 

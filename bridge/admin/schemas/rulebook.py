@@ -141,6 +141,9 @@ class Notifier(BaseModel):
         None,
         description="with more messages waiting for a channel, those that would wait long become a digest; null: off",
     )
+    actions: list[str] = Field(
+        [], description="the ids of those who may use the buttons of its messages in Slack; empty: there are none"
+    )
     edits_failing: int = Field(0, description="first messages of Slack threads that cannot be edited now")
     edit_error: str | None = None
     paused_at: Moment | None = None

@@ -20,7 +20,7 @@ from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
 from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTable, Tables, Words, keys_of
 from bridge.decide.templates.rendering import rendered
-from bridge.decide.text.values import printable, shown, suggest
+from bridge.decide.text.values import printable, read_words, shown, suggest
 from bridge.environment import fault, lookup
 from bridge.model import Rate
 from bridge.notifiers import (
@@ -91,6 +91,10 @@ _SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))  # of a channel; docs.slac
 _SLACK_IN_FLIGHT = 16  # answers that take until the deadline of 15 s do not stop the others
 _MOST_FLOOD = 10_000
 _LONGEST_CHANNEL = 100  # characters of one that is no template
+# Ids of people and of workspaces (docs.slack.dev, block_actions payload, read 2026-12-01).
+_PERSON, _TEAM = re.compile(r"[UW][A-Z0-9]{2,30}"), re.compile(r"T[A-Z0-9]{2,30}")
+_MOST_PEOPLE = 100
+_OF_BUTTONS = ("signing_secret", "team", "actions")
 
 
 def _flood(value: object) -> object:
@@ -111,6 +115,29 @@ class ChatTable(NotifierTable):
         raise ValueError("is for webhooks; what people are sent comes from a template")
 
 
+def _people(value: object) -> list[str]:
+    if value == []:
+        raise ValueError("names nobody: write the ids of the people who may use the buttons, or take the key out")
+    words = read_words(value)
+    if wrong := next((word for word in words if not _PERSON.fullmatch(word)), None):
+        raise ValueError(
+            f'{shown(wrong)} is not the id of a person, such as "U024BE7LH": in Slack open the profile, "...",'
+            ' "Copy member ID"'
+        )
+    if len(words) > _MOST_PEOPLE:
+        raise ValueError(f"names {len(words):,} people; the limit is {_MOST_PEOPLE}")
+    return words
+
+
+def _team(value: object) -> object:
+    if not isinstance(value, str) or not _TEAM.fullmatch(value):
+        raise ValueError(
+            f'{shown(value)} is not the id of a workspace, such as "T024BE91L": it is in the address of Slack in a '
+            "browser, app.slack.com/client/T..."
+        )
+    return value
+
+
 class SlackTable(ChatTable):
     type: Literal["slack"]
     channel: Annotated[str, StringConstraints(min_length=1, max_length=1_000), AfterValidator(printable)] | None = None
@@ -120,6 +147,9 @@ class SlackTable(ChatTable):
     thread: Literal["job", "workflow", "none"] = "none"
     update: Annotated[bool, Field(strict=True)] = False
     flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
+    signing_secret: Env | None = None
+    team: Annotated[str, BeforeValidator(_team)] | None = None
+    actions: Annotated[list[str], BeforeValidator(_people)] | None = None
 
 
 def _slack(name: str, path: Path, shape: SlackTable, values: Values) -> Notifier | None:
@@ -150,7 +180,22 @@ def _slack(name: str, path: Path, shape: SlackTable, values: Values) -> Notifier
         thread=shape.thread,
         update=shape.update,
         flood=shape.flood or None,
+        signing_secret=_signing_secret(shape, path, values),
+        team=shape.team,
+        actions=tuple(dict.fromkeys(shape.actions or ())),
     )
+
+
+def _signing_secret(shape: SlackTable, path: Path, values: Values) -> str | None:
+    """Return the secret with which Slack signs clicks; note which of the keys that buttons need is missing."""
+    given = [key for key in _OF_BUTTONS if getattr(shape, key)]
+    if given and (missing := [key for key in _OF_BUTTONS if key not in given]):
+        text = (
+            f"needs {' and '.join(missing)} beside it, for buttons that act: signing_secret = "
+            '{ env = "SLACK_SIGNING_SECRET" }, team = "T..." (the workspace), actions = ["U..."] (who may use them)'
+        )
+        values.note((*path, given[0]), text)
+    return _token(shape.signing_secret, (*path, "signing_secret"), values, what="secret")
 
 
 def _channel_template(shape: SlackTable, path: Path, values: Values) -> Writer | None:
@@ -170,12 +215,12 @@ def _channel_template(shape: SlackTable, path: Path, values: Values) -> Writer |
     return partial(rendered, template) if template else None
 
 
-def _token(env: Env | None, path: Path, values: Values) -> str | None:
+def _token(env: Env | None, path: Path, values: Values, *, what: str = "token") -> str | None:
     token = values.value(env, path)
     if env and token:
         why = fault(token)
         if not (token.isascii() and token.isprintable() and " " not in token):
-            why = "is no token: it has white space or a character in it that no token has; copy it again"
+            why = f"is no {what}: it has white space or a character in it that no {what} has; copy it again"
         if why:
             values.note(path, f"the value of {env.env[0]} {why}")
     return token

@@ -500,7 +500,7 @@ class Tables:
         for problem in problems:
             self.note((*path, *_inside(table, problem["loc"])), _described(problem))
         wrong = {str(problem["loc"][0]) for problem in problems}
-        if not wrong.isdisjoint(_SECRETS):
+        if not wrong.isdisjoint(_NEEDED):
             return None  # without it the rest would look wrong too
         try:
             return model.model_validate({key: value for key, value in known.items() if key not in wrong})
@@ -510,11 +510,12 @@ class Tables:
 
 # --- pydantic's problems in our words -------------------------------------------------------------------------------
 
-_SECRETS = frozenset({"url", "token", "secret"})
+_NEEDED = frozenset({"url", "token", "secret", "signing_secret", "team", "actions"})
 # What may be secret is never shown, nor is what was written in its place.
 _UNSEEN = {
     "token": 'a secret comes from the environment: write token = { env = "NAME" }',
     "secret": 'a secret comes from the environment: write secret = { env = "NAME" }',
+    "signing_secret": 'a secret comes from the environment: write signing_secret = { env = "NAME" }',
     "url": 'write url = { env = "NAME" }, with the name of an environment variable',
     "headers": 'write headers = { "X-Team" = "media", "X-Key" = { env = "NAME" } }',
     "endpoint": "is not the address of a host, such as http://127.0.0.1:8080",

@@ -17,7 +17,7 @@ from bridge.record.codec import Facts, iso
 from bridge.record.database import maybe_at, ms
 from bridge.record.outbox.entries import RESENT
 from bridge.record.queries.lists import Filter, of_deliveries, plain
-from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, deliveries, messages, state_is
+from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, deliveries, digests, messages, state_is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,20 @@ def numbers(tx: Connection, which: Filter, *, most: int) -> Sequence[int]:
     # Not the number itself: SQLite would walk through all deliveries in their order to find the few.
     found = _select(tx, which, deliveries.c.n).order_by(plain(deliveries.c.n)).limit(most)
     return tx.execute(found).scalars().all()
+
+
+def numbers_of_fallback(tx: Connection, digest: str, *, most: int) -> Sequence[int] | None:
+    """Return the numbers of the dead letters that a fallback's digest (by its delivery's id) tells of, in their order.
+
+    None: no such digest is on record.
+    """
+    found = tx.execute(select(digests.c.n, digests.c.name).filter_by(delivery=digest, gate="fallback")).first()
+    if found is None:
+        return None
+    told = select(deliveries.c.message).where(deliveries.c.digest == found.n)
+    is_dead = (deliveries.c.notifier == found.name, plain(deliveries.c.state) == DEAD)
+    dead = select(deliveries.c.n).where(deliveries.c.message.in_(told), *is_dead)
+    return tx.execute(dead.order_by(plain(deliveries.c.n)).limit(most)).scalars().all()
 
 
 def _select(tx: Connection, which: Filter, *columns: Any) -> Select[Any]:

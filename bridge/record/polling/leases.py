@@ -223,6 +223,12 @@ def set_watch(tx: Connection, name: str, *, paused: bool | None = None, poll_now
     return tx.execute(update(watches).filter_by(name=name).values(facts)).rowcount == 1
 
 
+def bring_forward(tx: Connection, name: str, *, now: datetime) -> bool:
+    """Let a watch be polled next; False if that is so already, or there is none of this name."""
+    waits = (watches.c.name == name, watches.c.next_poll_at > ms(now))
+    return tx.execute(update(watches).where(*waits).values(next_poll_at=0)).rowcount == 1
+
+
 # --- workers --------------------------------------------------------------------------------------------------------
 
 

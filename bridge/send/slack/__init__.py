@@ -38,14 +38,15 @@ class Slack(ManyRequests):
         if isinstance(delivery, RootEdit):
             return calls.edit()
         if self._notifier.url:
-            limit = self._notifier.limit_of(None)
-            return post_to_hook(transport, self._notifier.url, delivery, now=now, limit=limit, refused=refused)
+            return post_to_hook(transport, self._notifier, delivery, now=now, refused=refused)
         return calls.post()
 
     def facts(self) -> dict[str, Any]:
         notifier = self._notifier
         target = origin(notifier.url) if notifier.url else notifier.channel
-        return {"target": target, "thread": notifier.thread, "update": notifier.update, "flood": notifier.flood}
+        acting = list(notifier.actions) if notifier.has_buttons else []
+        facts = {"target": target, "thread": notifier.thread, "update": notifier.update, "flood": notifier.flood}
+        return facts | {"actions": acting}
 
     def preview(self, delivery: Delivery, *, at: datetime, agent: str) -> Preview:  # noqa: ARG002 - no request is shown
         return preview(delivery, self._notifier, at=at)

@@ -12,6 +12,7 @@ from bridge.model import Delivery
 from bridge.notifiers import SlackNotifier
 from bridge.send.chat import Shown, below
 from bridge.send.integration import PATH, Piece, Preview
+from bridge.send.slack.buttons import buttons_of
 from bridge.url import origin
 
 Block = dict[str, Any]
@@ -29,8 +30,10 @@ _LONGEST_URL = 500
 _SHORTEST_LABEL = 8
 
 
-def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
-    """Return the text of the notification and the blocks of the message."""
+def blocks(
+    delivery: Delivery, now: datetime, notifier: SlackNotifier | None = None, *, is_reply: bool = False
+) -> tuple[str, list[Block]]:
+    """Return the text of the notification and the blocks of the message, with buttons where `notifier` has any."""
     shown = Shown.of(delivery, now)
     title, mentions = _title(shown), _mentions(shown)
     steps = mrkdwn(shown.steps, FOOTER_LIMIT)
@@ -40,7 +43,12 @@ def blocks(delivery: Delivery, now: datetime) -> tuple[str, list[Block]]:
     if shown.fields:
         made.append(_fields(shown.fields))
     notes = [mrkdwn(note, NOTE_LIMIT) for note in shown.notes]
-    made += [_context(text) for text in (*notes, mrkdwn(shown.footer, FOOTER_LIMIT)) if text]
+    made += [_context(text) for text in notes if text]
+    buttons = buttons_of(shown, notifier, is_reply=is_reply) if notifier else []
+    if buttons:
+        made.append({"type": "actions", "elements": [button.element for button in buttons]})
+    if footer := mrkdwn(shown.footer, FOOTER_LIMIT):
+        made.append(_context(footer))
     lines = below(shown.body, shown.steps)
     return _joined(f"{shown.symbol} {title}", lines, TEXT_LIMIT, end=mentions, dates=False), made
 
@@ -162,7 +170,7 @@ _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))
 
 def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Preview:
     """Return the message as its blocks show it."""
-    text, made = blocks(delivery, at)
+    text, made = blocks(delivery, at, notifier)
     channel = delivery.channel if delivery.channel in notifier.channels else notifier.channel
     address = channel if channel and not notifier.url else f"{origin(notifier.url or '')}{PATH}"
     lines = [_read_text(line) for block in made for line in _texts(block)]
@@ -170,6 +178,8 @@ def preview(delivery: Delivery, notifier: SlackNotifier, *, at: datetime) -> Pre
 
 
 def _texts(block: Block) -> list[str]:
+    if block["type"] == "actions":
+        return ["  ".join(f"[{button['text']['text']}]" for button in block["elements"])]
     parts = [block["text"]] if "text" in block else block.get("fields") or block.get("elements") or []
     return [part["text"] for part in parts]
 

@@ -30,7 +30,7 @@ def checks(web: Callable[[], SlackWebClient], notifier: SlackNotifier) -> Iterat
     Details may repeat what Slack said, so they are to be masked and cut.
     """
     try:
-        scopes = _scopes(web().auth_test())
+        tested = web().auth_test()
     except Unreachable as fault:
         yield Check(False, str(fault))
         return
@@ -39,10 +39,22 @@ def checks(web: Callable[[], SlackWebClient], notifier: SlackNotifier) -> Iterat
         yield Check(False, f"Slack refuses the token: {advice_on(error)}" if error else NOT_UNDERSTOOD)
         return
     yield Check(True, "Slack knows the token")
+    if notifier.has_buttons:
+        yield _team(tested.get("team_id"), notifier.team or "")
+    scopes = _scopes(tested)
     if scopes is not None and not any(scope == "bot" or scope.startswith("chat:write") for scope in scopes):
         yield Check(False, f"the app has not the scope chat:write: {_ADD}")
     for channel in dict.fromkeys(notifier.channels or (notifier.channel or "",)):
         yield _channel(web(), channel, scopes)
+
+
+def _team(of_token: object, team: str) -> Check:
+    """Compare the workspace of the token with the one whose people may click."""
+    if not isinstance(of_token, str):
+        return Check(None, f"team is not checked: {NOT_UNDERSTOOD}")
+    if of_token != team:
+        return Check(False, f'the token is of the workspace {of_token}, so no button works: write team = "{of_token}"')
+    return Check(True, "team is the workspace of the token")
 
 
 def _scopes(tested: SlackResponse) -> frozenset[str] | None:

@@ -102,13 +102,13 @@ class RefusedBlocks:
 
 
 def post_to_hook(
-    transport: SlackTransport, url: str, delivery: Delivery, *, now: datetime, limit: SharedLimit,
-    refused: RefusedBlocks,
-) -> Outcome:  # fmt: skip
+    transport: SlackTransport, notifier: SlackNotifier, delivery: Delivery, *, now: datetime, refused: RefusedBlocks
+) -> Outcome:
     """Send one delivery through an incoming webhook."""
+    url, limit = notifier.url or "", notifier.limit_of(None)
     shown = _perhaps_repeated(delivery) if delivery.unsure_at else delivery
     if delivery not in refused:
-        text, made = blocks(shown, now)
+        text, made = blocks(shown, now, notifier)
         reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
         error = error_in(read(reply.body))
         if hook_accepted(reply) or not refuses_blocks(error):
@@ -320,12 +320,14 @@ class ApiCalls:
             unfurl_links=False,
             unfurl_media=False,
         )
-        return self._shown(post, _perhaps_repeated(shown) if self._may_repeat else shown)
+        return self._shown(
+            post, _perhaps_repeated(shown) if self._may_repeat else shown, is_reply=thread_ts is not None
+        )
 
-    def _shown(self, call: Callable[..., SlackResponse], shown: Delivery) -> SlackResponse:
+    def _shown(self, call: Callable[..., SlackResponse], shown: Delivery, *, is_reply: bool = False) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
         if self._delivery not in self._refused:
-            text, made = blocks(shown, self._now)
+            text, made = blocks(shown, self._now, self._notifier, is_reply=is_reply)
             try:
                 return call(text=text, blocks=made)
             except SlackApiError as fault:

@@ -17,9 +17,11 @@ from bridge.record import counters
 from bridge.record.counters import Count
 from bridge.record.outbox import entries
 from bridge.record.polling import hints, leases
+from bridge.simulator.clicks import SIGNING_SECRET
 from bridge.wiring import parts
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
+from tests.support.slack_desk import with_buttons
 
 HOSTILE = '"><script>alert(1)</script>&'
 
@@ -63,6 +65,15 @@ def test_a_name_leads_to_its_deliveries_and_a_button_to_a_silence_of_it(world: W
     page = unescape(card(admin.get("/notifiers").text, "ops/1"))
     assert '<a href="/deliveries?notifier=ops/1"' in page
     assert 'href="/silences/add?notifier=ops/1" aria-label="Silence ops/1"' in page
+
+
+def test_a_notifier_says_for_whom_the_buttons_of_its_messages_act(world: World, admin: FlaskClient) -> None:
+    assert "Buttons act for" not in admin.get("/notifiers").text
+    world.book = with_buttons()
+    assert "Buttons act for U024BE7LH, U0DEF4567" in text_of(card(admin.get("/notifiers").text, "ops/1"))
+    items = world.client().get("/api/v1/notifiers").get_json()["items"]
+    assert {one["name"]: one["actions"] for one in items} == {"cms": [], "ops/1": ["U024BE7LH", "U0DEF4567"]}
+    assert SIGNING_SECRET not in f"{items} {admin.get('/notifiers').text}"
 
 
 def test_the_latency_of_a_notifier_is_shown(world: World, admin: FlaskClient) -> None:

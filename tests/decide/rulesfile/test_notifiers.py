@@ -48,6 +48,60 @@ def test_a_wrong_notifier_says_what_would_be_right(lines, said):
     assert "SECRET" not in found
 
 
+BOT = SLACK + 'channel = "C1"\ntoken = { env = "TOKEN" }\n'
+ALL_KEYS = ('signing_secret = { env = "SIGNING" }', 'team = "T024BE91L"', 'actions = ["U024BE7LH"]')
+SIGNING = {"TOKEN": "xoxb-1", "SIGNING": "8f742231b10e8888abcd99yyyzzz85a5", "BAD": "with SECRET", "EMPTY": " "}
+
+
+@pytest.mark.parametrize("way", [BOT, INCOMING])
+def test_a_slack_notifier_may_have_buttons_that_act(way):
+    book = a_rulebook(f"{notifier(way, *ALL_KEYS)}\n{WATCH}{RULE}", ENV | SIGNING)
+    hook = book.notifiers["hook"]
+    assert (hook.has_buttons, hook.team, hook.actions) == (True, "T024BE91L", ("U024BE7LH",))
+    assert SIGNING["SIGNING"] in hook.hidden
+    assert SIGNING["SIGNING"] not in repr(book)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [
+        ((0,), 'key "team": needs signing_secret beside it, for buttons that act: signing_secret = { env ='),
+        ((1,), 'key "signing_secret": needs team beside it, for buttons that act'),
+        ((2,), 'key "signing_secret": needs actions beside it, for buttons that act'),
+        ((0, 1), 'key "actions": needs signing_secret and team beside it, for buttons that act'),
+        ((1, 2), 'key "signing_secret": needs team and actions beside it, for buttons that act'),
+    ],
+)
+def test_buttons_need_all_of_their_keys(left_out, said):
+    keys = [key for n, key in enumerate(ALL_KEYS) if n not in left_out]
+    (found,) = faults(f"{notifier(BOT, *keys)}\n{WATCH}{RULE}", SIGNING)
+    assert said in found
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "said"),
+    [
+        (0, 'signing_secret = { env = "MISSING" }', 'key "signing_secret": environment variable MISSING is not set'),
+        (0, 'signing_secret = { env = "EMPTY" }', 'key "signing_secret": environment variable EMPTY is empty'),
+        (0, 'signing_secret = { env = "BAD" }', 'key "signing_secret": the value of BAD is no secret: it has white'),
+        (0, 'signing_secret = { env = ["SIGNING", "BAD"] }', 'key "signing_secret": takes one environment variable'),
+        (0, 'signing_secret = "8f742SECRET"', 'key "signing_secret": a secret comes from the environment: write'),
+        (1, 'team = "acme"', 'key "team": "acme" is not the id of a workspace, such as "T024BE91L"'),
+        (1, "team = 7", 'key "team": 7 is not the id of a workspace, such as "T024BE91L"'),
+        (2, "actions = []", 'key "actions": names nobody: write the ids of the people who may use the buttons'),
+        (2, 'actions = ["ann"]', 'key "actions": "ann" is not the id of a person, such as "U024BE7LH"'),
+        (2, 'actions = ["U024BE7LH", "S0123ABC"]', 'key "actions": "S0123ABC" is not the id of a person, such as'),
+        (2, "actions = [7]", 'key "actions": [7] is neither a string nor a list of non-empty strings'),
+        (2, f"actions = {[f'U{n:05}' for n in range(101)]}", 'key "actions": names 101 people; the limit is 100'),
+    ],
+)
+def test_a_wrong_key_of_buttons_says_what_would_be_right(number, line, said):
+    keys = [line if n == number else key for n, key in enumerate(ALL_KEYS)]
+    (found,) = faults(f"{notifier(BOT, *keys)}\n{WATCH}{RULE}", SIGNING)
+    assert said in found
+    assert "SECRET" not in found
+
+
 @pytest.mark.parametrize(
     "url", ["", "cms.example.com", "ftp://x", "https://", "https://u:p@x", "http://x:0", "http://[x"]
 )
@@ -79,6 +133,7 @@ def test_a_circle_of_fallbacks_names_its_way():
     [
         'secret = "whsec_HIDDEN"',
         'secret = ["whsec_HIDDEN"]',
+        'signing_secret = "HIDDEN"',
         'secret = { value = "whsec_HIDDEN" }',
         'secret = { env = "whsec_HIDDEN" }',
         'secret = { env = "HIDDEN/+=" }',
