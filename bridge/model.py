@@ -761,6 +761,6 @@ class Attempt:
     outcome: Outcome
     started_at: datetime
     seconds: float
-    status: int | None = None  # HTTP
+    status: int | None = None  # of HTTP or SMTP
     answer: str = ""  # the first ANSWER_KEPT characters of the body
     address: str | None = None  # the one connected to

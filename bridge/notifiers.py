@@ -230,6 +230,39 @@ class SlackNotifier(Notifier):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EmailNotifier(Notifier):
+    """Mail to all of `to`, by way of a server, always under TLS.
+
+    server: host and port, such as "smtp.example.com:587".
+    tls: from the start, or as soon as the server offers it ("starttls").
+    """
+
+    type: ClassVar[str] = "email"
+    is_for_people: ClassVar[bool] = True
+
+    server: str
+    tls: Literal["starttls", "tls"] = "starttls"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sender: str
+    sender_name: str = ""
+    to: tuple[str, ...]
+    flood: int | None = 20
+
+    @property
+    def host(self) -> str:
+        return self.server.rpartition(":")[0].strip("[]")
+
+    @property
+    def most_waiting(self) -> int | None:
+        return self.flood
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        return (self.password,) if self.password else ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RobotNotifier(Notifier):
     """A robot in a group of a chat tool. Its `url` holds a key; with a `secret` it signs. No threads, no edits."""
 
@@ -271,3 +304,10 @@ class WecomNotifier(RobotNotifier):
 
     type: ClassVar[str] = "wecom"
     interval: ClassVar[timedelta] = timedelta(seconds=3)
+
+
+class TeamsNotifier(RobotNotifier):
+    """A workflow that posts to a channel of Microsoft Teams. Four requests a second: see `send/teams.py`."""
+
+    type: ClassVar[str] = "teams"
+    interval: ClassVar[timedelta] = timedelta(seconds=0.25)

@@ -40,9 +40,9 @@ def encoded(text: str, *, user: bool = False) -> str:
         raise ValueError("the url is malformed") from None  # its message repeats a part of the url
     if parts.scheme not in PORTS:
         raise ValueError("the url must begin with https:// or http://")
-    place = _place(parts.netloc, user=user)
+    at = place(parts.netloc, user=user)
     path, query = _escaped(parts.path, _IN_PATH) or "/", _escaped(parts.query, _IN_QUERY)
-    url = f"{parts.scheme}://{place}{path}{query and '?'}{query}"
+    url = f"{parts.scheme}://{at}{path}{query and '?'}{query}"
     if len(url) > LONGEST:
         raise ValueError(f"the url is longer than {LONGEST} characters")
     return url
@@ -55,8 +55,8 @@ def whereabouts(url: str) -> str:
     return f"{host}:{parts.port or PORTS[parts.scheme]}"
 
 
-def _place(netloc: str, *, user: bool) -> str:
-    """Return user, host and port in the form that is sent."""
+def place(netloc: str, *, user: bool = False) -> str:
+    """Return user, host and port in the form that is sent. Raises ValueError as `encoded` does."""
     if "@" in netloc and not user:
         raise ValueError('the url has a user name in it; use a header "Authorization" instead')
     match = _PLACE.fullmatch(netloc)

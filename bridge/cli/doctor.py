@@ -54,7 +54,8 @@ def doctor(as_json: bool) -> None:
     """Check settings, database, rules, CI and notifiers, and say what to do. Exits 1 if a check fails.
 
     Asks CI for one job of each tag (and queue) and for the names of queues, resolves each webhook's address, asks Slack
-    about each token, its scopes and channels. Sends no message: `ci-bridge notifier test NAME` does.
+    about each token, its scopes and channels, logs in to each mail server. Sends no message; that does
+    `ci-bridge notifier test NAME`.
 
     \b
     Examples:

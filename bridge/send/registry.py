@@ -7,6 +7,7 @@ from typing import Any
 
 from bridge.notifiers import Notifier
 from bridge.send.dingtalk import DingTalk
+from bridge.send.email import Email
 from bridge.send.feishu import Feishu
 from bridge.send.integration import Integration
 from bridge.send.slack import Slack
@@ -14,6 +15,7 @@ from bridge.send.webhook import Webhook
 from bridge.send.wecom import Wecom
 
 TYPES: Mapping[str, Callable[[Any], Integration]] = {
+    "email": Email,
     "slack": Slack,
     "webhook": Webhook,
     "wecom": Wecom,

@@ -32,7 +32,7 @@ def test_a_job_appears_moves_and_finishes_while_somebody_looks(visit: Visit, bri
     finished.get_by_title(job).click()
     life = ann.page.get_by_role("region", name="Timeline")
     expect(life.get_by_role("listitem").filter(has_text="Message for cms")).to_have_count(3)
-    expect(life.get_by_role("listitem").filter(has_text="Attempt 1 for cms sent HTTP 204")).to_have_count(3)
+    expect(life.get_by_role("listitem").filter(has_text="Attempt 1 for cms sent status 204")).to_have_count(3)
     expect(life).to_contain_text("rule transcoded")
     assert [one.json["data"]["to"] for one in bridge.accepted("/cms", job)] == ["Submitted", RUNNING, SUCCESS]
 

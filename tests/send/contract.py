@@ -4,26 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from bridge.notifiers import DingTalkNotifier, FeishuNotifier, Notifier, WecomNotifier
-from tests.support.receivers import SECRET, Behaviour, a_root_edit, a_slack, a_webhook, accepting, answering
+from bridge.send.client import HttpClient
+from bridge.simulator.smtp import CONTENT
+from tests.support.mail import PASSWORD, MailReceiver, an_email, place_of, saying, trusting
+from tests.support.receivers import (
+    LOOPBACK,
+    SECRET,
+    Receiver,
+    a_root_edit,
+    a_slack,
+    a_webhook,
+    accepting,
+    answering,
+)
 
 
 @dataclass(frozen=True)
 class Example:
-    """A notifier with an address, its table in rules.toml, and how its receiver answers."""
+    """A notifier with an address, its table in rules.toml, and how its receiver answers: `receiver` takes that."""
 
     notifier: Callable[[str], Notifier]
     table: str  # its lines, with {url} for the variable that has its address
-    accepts: Behaviour
-    asks_to_wait: Behaviour  # for 30 seconds
-    is_gone: Behaviour  # for good
-    refuses: Behaviour | None  # this message alone, for good; None: it never does
+    accepts: Any
+    asks_to_wait: Any  # for `wait`
+    is_gone: Any  # for good
+    refuses: Any  # this message alone, for good; None: it never does
     secrets: tuple[str, ...]  # values of `notifier` that nothing shows
     waits_with: str | None = None  # what waits as well when it asks to: who shares a limit; None: the notifier
     delivery: Mapping[str, Any] = field(default_factory=dict)
     through_api: bool = False  # its address is that of Slack's API
+    target: str = "https://hooks.example.com"  # of a notifier with this table
+    wait: timedelta = timedelta(seconds=30)
+    receiver: Callable[[Any], Any] = Receiver
+    repeats: Callable[[bytes], Any] = lambda text: answering("500 Oh", text)
+    client: Callable[[], HttpClient] = lambda: HttpClient(allow=LOOPBACK)
+    speaks_http: bool = True
 
 
 _WAIT = answering("429 Too Many Requests", b"", "Retry-After: 30")
@@ -48,6 +67,22 @@ def _of_api(**facts: Any) -> Example:
 
 
 EXAMPLES = {
+    "email": Example(
+        notifier=lambda url: an_email(place_of(url)),
+        table='server = "smtp.example.com"\nfrom = "Media <ci@example.com>"\nto = ["ops@example.com"]\n'
+        'username = "ci"\npassword = { env = "SECRET" }',
+        accepts=None,
+        asks_to_wait=saying({"MAIL": b"421 4.7.0 too many connections"}),
+        is_gone=saying({"RCPT": b"550 5.1.1 no such mailbox"}),
+        refuses=saying({CONTENT: b"554 5.7.1 it looks like spam"}),
+        secrets=(PASSWORD,),
+        target="smtp.example.com:587",
+        wait=timedelta(minutes=1),
+        receiver=MailReceiver,
+        repeats=lambda text: saying({"MAIL": b"451 " + text}),
+        client=trusting,
+        speaks_http=False,
+    ),
     "slack": Example(
         notifier=lambda url: a_slack(channel=None, token=None, url=url),
         table='url = { env = "URL" }',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from bridge.send.client import HttpClient
 from bridge.send.integration import Egress
 from tests.send.contract import EXAMPLES, WAYS, Example
 from tests.support.nouns import a_rulebook
-from tests.support.receivers import NOBODY, NOON, SECRET, Behaviour, Receiver, a_delivery, answering, attempt_to
+from tests.support.receivers import NOBODY, NOON, SECRET, Receiver, a_delivery, answering, attempt_to
 from tests.support.rules_texts import RULE, WATCH
 
 each_way = pytest.mark.parametrize("example", WAYS.values(), ids=WAYS)
@@ -22,11 +22,11 @@ each_way = pytest.mark.parametrize("example", WAYS.values(), ids=WAYS)
 
 def sent_to(example: Example, url: str, client: HttpClient | None = None) -> Attempt:
     api = url if example.through_api else NOBODY
-    return attempt_to(example.notifier(url), client, slack_api_url=api, **example.delivery)
+    return attempt_to(example.notifier(url), client or example.client(), slack_api_url=api, **example.delivery)
 
 
-def answered(example: Example, behave: Behaviour) -> Attempt:
-    with Receiver(behave) as receiver:
+def answered(example: Example, behave: Any) -> Attempt:
+    with example.receiver(behave) as receiver:
         made = sent_to(example, receiver.url)
     assert len(receiver.requests) == 1
     return made
@@ -44,7 +44,7 @@ def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
     ).notifiers.values()
     assert notifier.type == EXAMPLES[name].notifier(NOBODY).type == name
     facts = registry.integration_of(notifier).facts()
-    assert facts["target"] == "https://hooks.example.com"
+    assert facts["target"] == EXAMPLES[name].target
 
 
 @each_way
@@ -58,7 +58,7 @@ def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
 def test_a_receiver_that_asks_to_wait_is_left_alone_by_all_that_it_asks(example: Example) -> None:
     outcome = answered(example, example.asks_to_wait).outcome
     assert isinstance(outcome, RetryLater)
-    assert (outcome.reason, outcome.after) == (Reason.RATE_LIMITED, timedelta(seconds=30))
+    assert (outcome.reason, outcome.after) == (Reason.RATE_LIMITED, example.wait)
     assert outcome.whole_notifier == (example.waits_with is None)
     assert (outcome.limit or "").startswith(example.waits_with or "")
     assert not [secret for secret in example.secrets if secret in (outcome.limit or "")]
@@ -84,6 +84,8 @@ def test_a_message_that_is_refused_for_good_is_refused_alone(example: Example) -
 @each_way
 @pytest.mark.parametrize("status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect"])
 def test_a_redirect_is_not_followed_and_the_message_is_tried_again(example: Example, status: str) -> None:
+    if not example.speaks_http:
+        return
     with Receiver(example.accepts) as elsewhere:
         outcome = answered(example, answering(status, b"", f"Location: {elsewhere.url}")).outcome
     assert isinstance(outcome, RetryLater)
@@ -94,9 +96,9 @@ def test_a_redirect_is_not_followed_and_the_message_is_tried_again(example: Exam
 @each_way
 @pytest.mark.parametrize("form", [b"%b", b'{"ok":false,"error":"%b"}'], ids=["text", "JSON"])
 def test_no_secret_is_in_what_came_of_an_attempt(example: Example, form: bytes) -> None:
-    with Receiver(example.accepts) as receiver:
+    with example.receiver(example.accepts) as receiver:
         hidden = example.notifier(receiver.url).hidden
-        receiver.behave = answering("500 Oh", form % " ".join(hidden).encode())
+        receiver.behave = example.repeats(form % " ".join(hidden).encode())
         made = sent_to(example, receiver.url)
     assert hidden
     assert not [secret for secret in hidden if secret in f"{made.outcome} {made.answer}"]
@@ -113,7 +115,7 @@ def test_nobody_there_is_a_fault_of_the_connection(example: Example) -> None:
 
 @each_way
 def test_a_private_address_is_refused_without_a_connection(example: Example) -> None:
-    with Receiver(example.accepts) as receiver:
+    with example.receiver(example.accepts) as receiver:
         outcome = sent_to(example, receiver.url, HttpClient()).outcome
     assert isinstance(outcome, Rejected)
     assert not outcome.pause

@@ -75,7 +75,7 @@ class Attempt(BaseModel):
     outcome: str
     why: str | None
     reason: str | None = Field(description=f"why, for programs: {', '.join(model.Reason)}; null where it was sent")
-    status: int | None = Field(description="of HTTP")
+    status: int | None = Field(description="of HTTP or SMTP")
     answer: str | None = Field(
         description="the beginning of the response body; null for the read token, as it may contain secrets"
     )

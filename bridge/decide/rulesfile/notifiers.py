@@ -18,13 +18,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from bridge.decide.rules.picks import Pick, member
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
-from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTable, Tables, Words, keys_of
+from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTable, Tables, Words, is_pick, keys_of
 from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, read_words, shown, suggest
 from bridge.environment import fault, lookup
 from bridge.model import Rate
 from bridge.notifiers import (
     DingTalkNotifier,
+    EmailNotifier,
     FeishuNotifier,
     Notifier,
     RobotNotifier,
@@ -33,7 +34,7 @@ from bridge.notifiers import (
     WecomNotifier,
     Writer,
 )
-from bridge.url import encoded
+from bridge.url import encoded, place
 
 # --- values of the environment, and addresses -----------------------------------------------------------------------
 
@@ -294,6 +295,80 @@ def _feishu(name: str, path: Path, shape: FeishuTable, values: Values) -> Notifi
     return notifier
 
 
+# --- type = "email" -------------------------------------------------------------------------------------------------
+
+_PORTS = {"starttls": 587, "tls": 465}  # of submission: RFC 8314, 3.3; read 2026-12-01
+_MOST_ADDRESSES = 20
+_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5321, unquoted
+_NAMED = re.compile(r"(?P<name>[^<>\"]*)<(?P<address>[^<>]*)>")
+
+
+class EmailTable(ChatTable):
+    type: Literal["email"]
+    server: Annotated[str, StringConstraints(min_length=1, max_length=300)]
+    tls: Literal["starttls", "tls"] = "starttls"
+    username: str | Env | None = None
+    password: Env | None = None
+    sender: Annotated[str, StringConstraints(max_length=300), AfterValidator(printable)] = Field(alias="from")
+    to: Annotated[Words, Field(min_length=1, max_length=_MOST_ADDRESSES)]
+    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
+
+
+def _email(name: str, path: Path, shape: EmailTable, values: Values) -> Notifier:
+    named = _NAMED.fullmatch(shape.sender)
+    if bool(shape.username) != bool(shape.password):
+        both = 'username = "ci" and password = { env = "SMTP_PASSWORD" }'
+        values.note(path, f"a login needs {both}; a server that wants none, neither")
+    return EmailNotifier(
+        name=name,
+        retry=shape.retry,
+        fallback=shape.fallback,
+        max_in_flight=shape.max_in_flight or 4,
+        rate=shape.rate,
+        server=_server(shape, (*path, "server"), values),
+        tls=shape.tls,
+        username=_login(shape.username, (*path, "username"), values),
+        password=_login(shape.password, (*path, "password"), values),
+        sender=_address(named["address"] if named else shape.sender, (*path, "from"), values),
+        sender_name=named["name"].strip() if named else "",
+        to=tuple(dict.fromkeys(_address(address, (*path, "to"), values) for address in shape.to)),
+        flood=shape.flood or None,
+    )
+
+
+def _server(shape: EmailTable, path: Path, values: Values) -> str:
+    usual = _PORTS[shape.tls]
+    try:
+        at = place(shape.server)
+    except ValueError:
+        # It is not shown where it may have a password in it.
+        what = "this" if "@" in shape.server else shown(shape.server)
+        values.note(path, f'{what} is not a name and a port, such as "smtp.example.com:{usual}"')
+        return ""
+    return at if re.search(r":\d+$", at) else f"{at}:{usual}"
+
+
+def _login(value: str | Env | None, path: Path, values: Values) -> str | None:
+    """Return a user name or a password, as SMTP can say it."""
+    text = values.value(value, path) if isinstance(value, Env) else value
+    if text and not (text.isascii() and text.isprintable()):
+        what = f"the value of {value.env[0]}" if isinstance(value, Env) else shown(text)
+        values.note(path, f"{what} has a character that is no plain ASCII; most mail servers know no others")
+    return text
+
+
+def _address(text: str, path: Path, values: Values) -> str:
+    local, _, domain = text.strip().rpartition("@")
+    try:
+        at = place(domain)
+    except ValueError:
+        at = ""
+    if _LOCAL_PART.fullmatch(local) and len(local) <= 64 and re.fullmatch(r"[a-z0-9.-]+", at):
+        return f"{local}@{at}"
+    values.note(path, f'{shown(text)} is not the address of a mailbox, such as "media@example.com"')
+    return ""
+
+
 # --- type = "webhook" -----------------------------------------------------------------------------------------------
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -390,6 +465,7 @@ class NotifierType(NamedTuple):
 
 
 TYPES: Mapping[str, NotifierType] = {
+    "email": NotifierType(EmailTable, _email),
     "slack": NotifierType(SlackTable, _slack),
     "webhook": NotifierType(WebhookTable, _webhook),
     "wecom": NotifierType(WecomTable, _wecom),
@@ -427,7 +503,7 @@ def _each(tables: Tables) -> Iterator[tuple[str, Path, dict[str, Any]]]:
             continue
         to = table.get("to")
         for text, inner in to.items() if isinstance(to, dict) else ():
-            if isinstance(inner, dict) and OF_PICKS.isdisjoint(inner):
+            if isinstance(inner, dict) and not is_pick(inner):
                 yield member(name, text), ("notifier", name, "to", text), inner
 
 
@@ -510,7 +586,7 @@ def _check_entry(tables: Tables, text: str, table: object, path: tuple[str, str]
     name, path_to = member(path[1], text), (*path, "to", text)
     if not isinstance(table, dict):
         tables.note(path_to, f"is not a table; write [notifier.{path[1]}.to.{text}], and the keys below it")
-    elif not OF_PICKS.isdisjoint(table):
+    elif is_pick(table):
         tables.note(path_to, "is a pick inside of a pick; write one notifier here")
     if not text or text != text.strip():
         tables.note(path_to, f"{shown(text)} is never picked: what a template gives has no space around it")
@@ -522,7 +598,7 @@ def _check_entry(tables: Tables, text: str, table: object, path: tuple[str, str]
         tables.note(path_to, str(error))
 
 
-_OF_TYPES = frozenset(key for kind in TYPES.values() for key in keys_of(kind.table))
+_OF_TYPES = frozenset(key for kind in TYPES.values() for key in keys_of(kind.table)) - OF_PICKS
 
 
 def _entry(name: str) -> str:

@@ -221,6 +221,11 @@ class PickTable(_Table):
 OF_PICKS = frozenset({"pick", "to"})
 
 
+def is_pick(table: Mapping[str, Any]) -> bool:
+    """Tell whether a table is a pick: `to` alone may also be that of a notifier, whose type says so."""
+    return "pick" in table or ("to" in table and "type" not in table)
+
+
 class GroupTable(_Table):
     by: Words = []
     wait: Duration | None = None
@@ -480,7 +485,7 @@ class Tables:
         """Tell whether a name is that of a [notifier.NAME] with `pick`."""
         tables = self._tables.get("notifier")
         table = tables.get(name) if isinstance(tables, dict) else None
-        return isinstance(table, dict) and not OF_PICKS.isdisjoint(table)
+        return isinstance(table, dict) and is_pick(table)
 
     def undefined(self, kind: str, name: str) -> str:
         return f'there is no {kind} "{name}"{instead(name, self.names(kind))}'

@@ -137,7 +137,7 @@ def test_a_delivery_shows_each_attempt_and_what_the_receiver_said(world: World, 
     world.now = NOON + timedelta(minutes=2)
     world.attempt(Rejected("answered 422"), answer=RECEIVER)
     page = admin.get(f"/deliveries/{delivery}").text
-    assert text_of(page).index("Attempt 2 rejected HTTP 500 200 ms answered 422") < text_of(page).index(
+    assert text_of(page).index("Attempt 2 rejected status 500 200 ms answered 422") < text_of(page).index(
         "Attempt 1 failed"
     )
     assert f"<pre>不行 {HOSTILE}".replace(HOSTILE, "&#34;&gt;&lt;script&gt;") in page

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tests.support.nouns import SECRET, a_rulebook
@@ -5,11 +7,12 @@ from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifie
 
 ENV = {
     "HOOKS": "https://hooks.slack.com/x", "EMPTY": "  ", "WRONG": "SECRET", "SHORT": "whsec_SECRET", "S": SECRET,
-    "U": "https://a.example.com", "V": "https://b.example.com",
+    "SMTP": "hush", "UMLAUT": "SECRÉT", "U": "https://a.example.com", "V": "https://b.example.com",
 }  # fmt: skip
 SLACK = 'type = "slack"\n'
 INCOMING = SLACK + 'url = { env = "HOOKS" }\n'
 WEBHOOK = 'type = "webhook"\n'
+MAIL = 'type = "email"\nserver = "smtp.example.com"\nfrom = "ci@example.com"\nto = ["ops@example.com"]\n'
 CMS = WEBHOOK + 'url = "https://a.example.com"\n'
 
 
@@ -38,6 +41,14 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
         (CMS + 'headers = { "webhook-id" = "x" }', ', key "headers.webhook-id": the bridge sets this header itself'),
         (CMS + 'headers = { X = "a\\nb" }', ', key "headers.X": a header is a name and one line of plain ASCII text'),
         (CMS + 'channel = "C1"', ': unknown key "channel"; there are retry, fallback, max_in_flight, rate, type, url'),
+        (
+            MAIL + 'username = "ci"',
+            ': a login needs username = "ci" and password = { env = "SMTP_PASSWORD" }; a server',
+        ),
+        (MAIL + 'password = { env = "SMTP" }', ': a login needs username = "ci" and password'),
+        (MAIL + 'tls = "none"', ', key "tls": "none" is not one of '),
+        (MAIL + 'sender = "x"', ': unknown key "sender"'),
+        (MAIL + "body = {}", ', key "body": is for webhooks; what people are sent comes from a template'),
         (CMS + 'fallback = "hook"', ', key "fallback": is circular: hook -> hook'),
     ],
 )
@@ -178,3 +189,67 @@ url = {{ env = "URL" }}
     book = repr(a_rulebook(text, env))
     assert "HIDDEN" not in book
     assert SECRET not in book
+
+
+def an_email(**changes):
+    """Return rules with a notifier of mail in which keys are changed."""
+    keys = {"server": "smtp.example.com", "from": "ci@example.com", "to": ["ops@example.com"]} | changes
+    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in keys.items()]
+    return "\n".join([notifier('type = "email"', *lines), WATCH, RULE])
+
+
+@pytest.mark.parametrize(
+    ("keys", "made"),
+    [
+        ({}, {"server": "smtp.example.com:587", "tls": "starttls", "sender": "ci@example.com", "sender_name": ""}),
+        ({"tls": "tls"}, {"server": "smtp.example.com:465"}),
+        ({"server": "SMTP.Example.com:2525"}, {"server": "smtp.example.com:2525"}),
+        ({"server": "[::1]:25"}, {"server": "[::1]:25", "host": "::1"}),
+        ({"server": "邮件.example.com"}, {"server": "xn--5nq051n.example.com:587"}),
+        ({"from": "Media, 转码 <ci@example.com>"}, {"sender": "ci@example.com", "sender_name": "Media, 转码"}),
+        ({"to": ["a@例子.cn", " b+c@x.example ", "b+c@x.example"]}, {"to": ("a@xn--fsqu00a.cn", "b+c@x.example")}),
+    ],
+)
+def test_mail_is_read_as_it_goes_onto_the_wire(keys, made):
+    (found,) = a_rulebook(an_email(**keys), ENV).notifiers.values()
+    assert {name: getattr(found, name) for name in made} == made
+
+
+@pytest.mark.parametrize(
+    "server", ["smtp.example.com/x", "smtp://x", "u:p@x", "a b", "x:0", "x:99999", "x?y", "", "x\r\nRSET"]
+)
+def test_what_is_no_mail_server_is_refused(server):
+    (said,) = faults(an_email(server=server))
+    assert 'key "server": ' in said
+
+
+def test_a_password_in_a_mail_server_is_not_shown():
+    (said,) = faults(an_email(server="ci:hush@smtp.example.com"))
+    assert 'key "server": this is not a name and a port, such as "smtp.example.com:587"' in said
+
+
+@pytest.mark.parametrize("key", ["from", "to"])
+@pytest.mark.parametrize(
+    "address",
+    ["ops", "@x.example", "a@", "a b@x.example", "a@x.example>", "a@b@x.example", "a..b@x.example", "a@x.example:25",
+     "a@x.example/p", "媒体@x.example", '"a"@x.example', "a@[127.0.0.1]", "a@x.example\r\nRCPT TO:<eve@x.example>",
+     f"{'a' * 65}@x.example"],
+)  # fmt: skip
+def test_what_is_no_mailbox_is_refused(key, address):
+    found = faults(an_email(**{key: address if key == "from" else ["ops@x.example", address]}))
+    assert found
+    assert all(f'key "{key}' in said for said in found)
+
+
+def test_mail_goes_to_somebody_and_not_to_everybody():
+    for to in ([], [f"a{number}@x.example" for number in range(21)]):
+        (said,) = faults(an_email(to=to))
+        assert 'key "to": ' in said
+
+
+def test_a_login_is_plain_ascii_and_never_shown():
+    (said,) = faults(
+        f"{an_email(username='ci')}".replace('username = "ci"', 'username = "ci"\npassword = { env = "UMLAUT" }'), ENV
+    )
+    assert 'key "password": the value of UMLAUT has a character that is no plain ASCII' in said
+    assert "SECR" not in said
