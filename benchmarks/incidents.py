@@ -163,7 +163,10 @@ def _open_keys(tx: Connection, book: Rulebook, ci: CiDay) -> None:
         return
     now, by = ci.clock(), [(("input", f"assets/{number}.mp4"),) for number in range(_KEYS)]
     keys = [(key_of("asset", values), values) for values in by]
-    new = [NewKey(key=key, id=incident_id(key, 1), by=values, generation=1, since=now) for key, values in keys]
+    new = [
+        NewKey(key=key, id=incident_id(key, 1), kind="fanin", by=values, generation=1, since=now)
+        for key, values in keys
+    ]
     begun = incidents.begin(tx, new).values()
     waits = IncidentJob(bucket=PLACE.bucket, job_id="waits", sequence=1, state=SUBMITTED, happened_at=now, counts=False)
     incidents.add_jobs(tx, [(one.n, waits) for one in begun])

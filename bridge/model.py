@@ -454,6 +454,7 @@ class Incident:
     said: int = 0  # `counted`, as the last message had it
     notifiers: tuple[str, ...] = ()  # whom it was sent to
     judged: int = 0  # the number of the last IncidentJob that was judged
+    kind: str | None = None  # of its rule; None: stored by an older version
 
     @property
     def of(self) -> IncidentKey:

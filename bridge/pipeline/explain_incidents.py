@@ -290,7 +290,7 @@ class _Asked:
         values = dict(incident.by)
         if incident.state != "watched" or other is None or not set(other.by) <= values.keys():
             return False
-        found = self.record.newest(key_of(other.name, [(name, values[name]) for name in other.by]))
+        found = self.record.newest(key_of(other.name, tuple((name, values[name]) for name in other.by)))
         return found is not None and found.is_open
 
 

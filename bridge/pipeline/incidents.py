@@ -27,6 +27,7 @@ from bridge.decide.rules.incidents import (
     follow_absence,
     is_of_next,
     key_of,
+    kind_of,
     settles_at,
     still_counting,
 )
@@ -155,10 +156,9 @@ def judge(tx: Connection, watch: Watch, book: Rulebook, *, as_of: datetime, now:
     if not due and not overdue:
         return 0
     keys = {*due, *(one.key for one in overdue)}
-    current = incidents.lock(tx, keys)
     if overdue:
-        add(tx, overdue, current, now)
-        current = incidents.lock(tx, keys)
+        add(tx, overdue, incidents.hold(tx, keys), now)
+    current = incidents.lock(tx, keys)
     names = {rule.unless for rule in rules.values() if rule.unless}
     judge = _Judge(
         tx=tx,
@@ -273,12 +273,22 @@ def _judge_backlog(judge: _Judge, rule: Rule, spec: Backlog, incident: Incident)
         else:
             incidents.forget(judge.tx, [incident.n])
     elif small_since is None or small_since + spec.after > judge.as_of:
-        opened_at = incident.opened_at or judge.as_of
+        opened_at = incident.opened_at or _exceeded_at(judge, spec, incident)
         _open(judge, rule, replace(incident, opened_at=opened_at, last_at=small_since), None)
     else:
         following = _close(judge, rule, incident, small_since + spec.after, None)
         if not incidents.copy_jobs(judge.tx, incident, following):
             incidents.forget(judge.tx, [following.n])
+
+
+def _exceeded_at(judge: _Judge, spec: Backlog, incident: Incident) -> datetime:
+    """Return since when so many jobs have been in their state for too long: a poll may find that late."""
+    began = incidents.began_at(judge.tx, incident.n, nth=spec.limit.least)
+    exceeded_at = min(began + spec.after, judge.as_of) if began else judge.as_of
+    return exceeded_at if incident.generation == 1 else max(exceeded_at, incident.since)
+
+
+_FAILED = "a job failed"  # why a fan-in closed
 
 
 def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) -> None:
@@ -295,7 +305,7 @@ def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) ->
         _go_on(judge, rule, incident, due_at=_later(due_at, judge.now))
         return
     is_news = incidents.has_news(judge.tx, incident.n)
-    failed = "a job failed" if ended == "failed" else None
+    failed = _FAILED if ended == "failed" else None
     closed = replace(
         incident,
         opened_at=incident.opened_at or found.last_at,
@@ -339,7 +349,8 @@ def _present(tx: Connection, incident: Incident, book: Rulebook, now: datetime) 
     rule = next((one for one in book.rules if one.name == incident.rule), None)
     event: Event = "closed" if incident.closed_at else "opened"
     if incident.closed_at and rule and isinstance(rule.incident, FanIn):
-        event = "failed" if incident.closed_why else "completed"
+        ends: dict[str | None, Event] = {_FAILED: "failed", None: "completed"}
+        event = ends.get(incident.closed_why, "closed")
     news = _with_jobs(tx, IncidentNews(event=event, incident=incident, now=now))
     return present_message(news, rule, book.shown_queue_names, links=public_url.links(tx))
 
@@ -372,7 +383,9 @@ def _is_inhibited(judge: _Judge, rule: Rule, incident: Incident) -> bool:
         return False
     other = next((one for one in judge.book.rules if one.name == rule.unless), None)
     values = dict(incident.by)
-    return other is not None and key_of(other.name, [(name, values[name]) for name in other.by]) in judge.inhibiting
+    return (
+        other is not None and key_of(other.name, tuple((name, values[name]) for name in other.by)) in judge.inhibiting
+    )
 
 
 def _open(judge: _Judge, rule: Rule, incident: Incident, by: IncidentJob | None) -> None:
@@ -414,8 +427,9 @@ def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, b
         judge.say("opened", rule, closed, by)
     else:
         judge.say("closed", rule, closed)
-    new = next_key(incident.of, incident.by, incident, since=closed_at)
-    return incidents.begin(judge.tx, [new])[incident.of]
+    new = next_key(rule, incident.of, incident.by, incident, since=closed_at)
+    incidents.begin(judge.tx, [new])
+    return incidents.lock(judge.tx, [new.key])[new.key]
 
 
 def _columns(incident: Incident, due_at: datetime | None) -> dict[str, Any]:
@@ -445,14 +459,16 @@ def adopt(tx: Connection, book: Rulebook, now: datetime) -> None:
         current = incidents.current(tx, rule.name)
         others = [one.n for one in current if tuple(name for name, _ in one.by) != tuple(fields)]
         closed += incidents.close_all(tx, others, "its rule has another `by` now", now=now)
+        others = [one.n for one in current if one.kind not in (None, kind_of(rule.incident))]
+        closed += incidents.close_all(tx, others, "its rule is of another kind now", now=now)
         streams = [facts for facts in listed if _may_list(rule, facts)]
         unseen = [one.n for one in current if not any(_fits(one, facts) for facts in streams)]
         closed += incidents.close_all(tx, unseen, "no watch lists such jobs any more", now=now)
         if isinstance(rule.incident, Absence) and not rule.by and streams:
             key = key_of(rule.name, ())
             last = incidents.latest_closed(tx, [key]).get(key)
-            if not incidents.lock(tx, [key]):
-                incidents.begin(tx, [next_key(key, (), last, since=now)])
+            if not incidents.hold(tx, [key]):
+                incidents.begin(tx, [next_key(rule, key, (), last, since=now)])
     incidents.touch_all(tx)
     show(tx, closed, book, now)
 
@@ -469,7 +485,7 @@ def _overdue(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, saw:
         tx,
         [stream.key for stream in watch.streams],
         began_before=as_of - min(spec.after for _, spec in rules),
-        gone_after=None,
+        with_alarms=False,
     )
     counted = incidents.counted_jobs(tx, [rule.name for rule, _ in rules])
     for began, _, stream in found:

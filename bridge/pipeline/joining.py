@@ -5,17 +5,29 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import Connection
 
-from bridge.decide.rules.incidents import ALARM_FIELDS, Backlog, FanIn, Threshold, incident_id, is_of_last, key_of
+from bridge.decide.rules.incidents import (
+    ALARM_FIELDS,
+    Absence,
+    Backlog,
+    FanIn,
+    Threshold,
+    incident_id,
+    is_of_last,
+    key_of,
+    kind_of,
+)
 from bridge.decide.rules.joining import Joined, incident_job, joined
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import Alarm, Incident, IncidentJob, IncidentKey, Transition
 from bridge.record import incidents, rulesets
-from bridge.record.incidents import Membership, NewKey
+from bridge.record.incidents import Held, Membership, NewKey
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +58,7 @@ def join(
         return
     keys = {key for key, _ in found} | {one.key for one in known if one.is_current} | over.keys()
     incidents.take_turn(tx)
-    current = incidents.lock(tx, keys)
+    current = incidents.hold(tx, keys)
     _close_alarms(tx, over, current)
     _leave_backlogs(tx, transitions, known, rules, now)
     new = _not_known(tx, found, known)
@@ -65,11 +77,11 @@ def _leave_backlogs(
     """Let jobs leave the backlogs whose states they have left."""
     states = {step.job.id: step.to for step in transitions}
     left = [
-        one.job.n
+        one.row
         for one in known
         if (rule := rules.get(one.key.rule))
         and isinstance(rule.incident, Backlog)
-        and states[one.job.job_id] not in rule.incident.states
+        and states[one.job_id] not in rule.incident.states
     ]
     incidents.leave(tx, left, now=now)
 
@@ -80,7 +92,7 @@ def _not_known(
     """Return what is not stored yet, and store the newer states of jobs that a fan-in has already."""
     mine = defaultdict[str, list[Membership]](list)
     for membership in known:
-        mine[membership.job.job_id].append(membership)
+        mine[membership.job_id].append(membership)
     new, changed, touched = list[Joined](), list[tuple[int, IncidentJob]](), set[int]()
     for (key, job_id), one in found.items():
         same = [membership.incident for membership in mine[job_id] if membership.key == key]
@@ -99,11 +111,11 @@ def _forget_other_keys(tx: Connection, key: IncidentKey, known: Iterable[Members
     """Take a job out of the fan-ins of other keys, as what its key is made from has changed; return these."""
     others = [one for one in known if one.is_current and one.key.rule == key.rule and one.key != key]
     for other in others:
-        incidents.drop_jobs(tx, other.incident, rows=[other.job.n])
+        incidents.drop_jobs(tx, other.incident, rows=[other.row])
     return {other.incident for other in others}
 
 
-def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incident], now: datetime) -> None:
+def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Held], now: datetime) -> None:
     """Store jobs that count for something new; `current` gets the keys that are watched from now on."""
     if not new:
         return
@@ -114,14 +126,31 @@ def add(tx: Connection, new: Sequence[Joined], current: dict[IncidentKey, Incide
     rest = [one for one in new if one not in late]
     # A job that only ends a row of others begins none.
     begun = current.keys() | {one.key for one in rest if one.job.counts or not _is_in_a_row(one.rule)}
-    rest = [one for one in rest if one.key in begun]
-    missing = {one.key: one.by for one in rest if one.key not in current}
-    keys = [next_key(key, missing[key], closed.get(key), since=now) for key in _with_room(tx, missing, now)]
+    rest = _without_needless([one for one in rest if one.key in begun])
+    missing = {one.key: one for one in rest if one.key not in current}
+    fitting = [missing[key] for key in _with_room(tx, missing, now)]
+    keys = [next_key(one.rule, one.key, one.by, closed.get(one.key), since=now) for one in fitting]
     current |= incidents.begin(tx, keys)
     added = [(current[one.key].n, one) for one in rest if one.key in current]
     touched = {number for number, one in added if _may_change(one)}
     jobs = [(number, one.job) for number, one in added] + [(closed[one.key].n, one.job) for one in late]
     incidents.add_jobs(tx, jobs, touch=touched)
+
+
+def _without_needless(found: Sequence[Joined]) -> list[Joined]:
+    """Leave out the jobs of an absence that lie between two no further apart than it waits: they change nothing."""
+    kept, of_absence = list[Joined](), defaultdict[IncidentKey, list[Joined]](list)
+    for one in found:
+        (of_absence[one.key] if isinstance(one.rule.incident, Absence) else kept).append(one)
+    for mine in of_absence.values():
+        mine.sort(key=lambda one: one.job.happened_at)
+        kept.append(mine[0])
+        for one, following in pairwise(mine[1:]):
+            spec, apart = one.rule.incident, following.job.happened_at - kept[-1].job.happened_at
+            if isinstance(spec, Absence) and apart > spec.after:
+                kept.append(one)
+        kept += mine[1:][-1:]
+    return kept
 
 
 def _may_change(one: Joined) -> bool:
@@ -133,10 +162,12 @@ def _is_in_a_row(rule: Rule) -> bool:
     return isinstance(rule.incident, Threshold) and rule.incident.in_a_row
 
 
-def next_key(key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | None, *, since: datetime) -> NewKey:
-    """Return what is watched of a key from then on, after its `last` incident."""
-    generation = last.generation + 1 if last else 1
-    return NewKey(key=key, id=incident_id(key, generation), by=by, generation=generation, since=since)
+def next_key(
+    rule: Rule, key: IncidentKey, by: Sequence[tuple[str, str]], last: Incident | None, *, since: datetime
+) -> NewKey:
+    """Return what is watched of a key of a rule from then on, after its `last` incident."""
+    generation, kind = last.generation + 1 if last else 1, kind_of(rule.incident)
+    return NewKey(key=key, id=incident_id(key, generation), kind=kind, by=by, generation=generation, since=since)
 
 
 def _is_of_closed(one: Joined, closed: Mapping[IncidentKey, Incident]) -> bool:
@@ -164,7 +195,7 @@ def _with_room(tx: Connection, missing: Collection[IncidentKey], now: datetime) 
     return fitting
 
 
-def _expect(tx: Connection, found: Iterable[Joined], current: Mapping[IncidentKey, Incident]) -> None:
+def _expect(tx: Connection, found: Iterable[Joined], current: Mapping[IncidentKey, Held]) -> None:
     """Store the greatest number of jobs that any job of a fan-in names: one that shrinks is not believed."""
     most: dict[IncidentKey, int] = {}
     for one in found:
@@ -184,9 +215,9 @@ def open_alarm(tx: Connection, rule: Rule, began: Transition, now: datetime) -> 
     if rule.escalate is None:
         return
     key, by = _alarm_key(rule.name, began.job.bucket, began.job.id, began.sequence)
-    if incidents.lock(tx, [key]) or incidents.latest_closed(tx, [key]):
+    if incidents.hold(tx, [key]) or incidents.latest_closed(tx, [key]):
         return
-    new = NewKey(key=key, id=incident_id(key, 1), by=by, generation=1, since=now, due_at=now + rule.escalate.after)
+    new = replace(next_key(rule, key, by, None, since=now), due_at=now + rule.escalate.after)
     incident = incidents.begin(tx, [new])[key]
     incidents.add_jobs(tx, [(incident.n, incident_job(began))])
     incidents.change(tx, incident.n, opened_at=now, notified_at=now, said=1)
@@ -197,9 +228,7 @@ def _alarm_key(rule: str, bucket: str, job_id: str, sequence: int) -> tuple[Inci
     return key_of(rule, by), by
 
 
-def _close_alarms(
-    tx: Connection, ended: Mapping[IncidentKey, Transition], current: Mapping[IncidentKey, Incident]
-) -> None:
+def _close_alarms(tx: Connection, ended: Mapping[IncidentKey, Transition], current: Mapping[IncidentKey, Held]) -> None:
     """Close what was open for the times in state that these transitions end."""
     for key, step in ended.items():
         if incident := current.get(key):

@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     and_,
     bindparam,
     case,
@@ -30,7 +31,7 @@ from sqlalchemy import (
 
 from bridge.model import Incident, IncidentJob, IncidentKey, Job
 from bridge.record.codec import dump, from_row, load_job, storable
-from bridge.record.database import at, ms, skip_locked, upsert
+from bridge.record.database import at, maybe_at, ms, skip_locked, upsert
 from bridge.record.schema import IS_OUT, incident_jobs, incidents, jobs, streams
 
 MOST_KEYS = 10_000  # of one rule, that are watched or open
@@ -78,13 +79,28 @@ def _by_rule(keys: Collection[IncidentKey]) -> Iterator[ColumnElement[bool]]:
             yield and_(incidents.c.rule == rule, incidents.c.key.in_(texts[start : start + _AT_ONCE]))
 
 
-def lock(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
+class Held(NamedTuple):
+    """What is watched or open of a key: its number, and how many jobs it expects."""
+
+    n: int
+    expected: int | None
+
+
+def hold(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Held]:
     """Return what is watched or open of these keys, locked, in the order of the keys."""
-    found: dict[IncidentKey, Incident] = {}
+    c = incidents.c
+    rows = _locked(tx, select(c.rule, c.key, c.n, c.expected), keys)
+    return {IncidentKey(row.rule, row.key): Held(row.n, row.expected) for row in rows}
+
+
+def lock(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
+    """Return the same in full."""
+    return {IncidentKey(row.rule, row.key): incident_of(row) for row in _locked(tx, select(incidents), keys)}
+
+
+def _locked(tx: Connection, wanted: Select[Any], keys: Collection[IncidentKey]) -> Iterator[Row[Any]]:
     for mine in _by_rule(keys):
-        rows = tx.execute(select(incidents).where(mine, _is_current).order_by(incidents.c.key).with_for_update())
-        found |= {IncidentKey(row.rule, row.key): incident_of(row) for row in rows}
-    return found
+        yield from tx.execute(wanted.where(mine, _is_current).order_by(incidents.c.key).with_for_update())
 
 
 def find(tx: Connection, id_: str) -> Incident | None:
@@ -95,12 +111,8 @@ def find(tx: Connection, id_: str) -> Incident | None:
 
 def read(tx: Connection, numbers: Collection[int]) -> list[Incident]:
     """Return incidents by their numbers."""
-    found: list[Incident] = []
-    ordered = sorted(numbers)
-    for start in range(0, len(ordered), _AT_ONCE):
-        mine = select(incidents).where(incidents.c.n.in_(ordered[start : start + _AT_ONCE]))
-        found += [incident_of(row) for row in tx.execute(mine.order_by(incidents.c.n))]
-    return found
+    found = (tx.execute(select(incidents).where(mine).order_by(incidents.c.n)) for mine in _each(numbers))
+    return [incident_of(row) for rows in found for row in rows]
 
 
 def latest_closed(tx: Connection, keys: Collection[IncidentKey]) -> dict[IncidentKey, Incident]:
@@ -118,13 +130,14 @@ class NewKey:
 
     key: IncidentKey
     id: str
+    kind: str
     by: Sequence[tuple[str, str]]
     generation: int
     since: datetime
     due_at: datetime | None = None
 
 
-def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Incident]:
+def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Held]:
     """Store that keys are watched from now on, and return them, locked; what is stored already stays."""
     if not new:
         return {}
@@ -134,6 +147,7 @@ def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Incident
             "rule": one.key.rule,
             "key": one.key.key,
             "generation": one.generation,
+            "kind": one.kind,
             "by": dump(list(one.by)),
             "since": ms(one.since),
             "due_at": ms(one.due_at) if one.due_at else _TOUCHED,
@@ -141,7 +155,7 @@ def begin(tx: Connection, new: Collection[NewKey]) -> dict[IncidentKey, Incident
         for one in sorted(new, key=lambda one: one.key)
     ]
     tx.execute(upsert(tx, incidents).on_conflict_do_nothing(), rows)
-    return lock(tx, [one.key for one in new])
+    return hold(tx, [one.key for one in new])
 
 
 def make_room(tx: Connection, rule: str, number: int) -> tuple[int, int]:
@@ -187,14 +201,15 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: ms(value) if isinstance(value, datetime) else value for name, value in values.items()}
 
 
-_TOUCH = update(incidents).where(incidents.c.n == bindparam("of"), _is_current)
-_TOUCH = _TOUCH.where(or_(incidents.c.due_at.is_(None), incidents.c.due_at > _TOUCHED)).values(due_at=_TOUCHED)
-_MORE = update(incidents).where(incidents.c.n == bindparam("of"))
-_MORE = _MORE.values(
-    counted=incidents.c.counted + bindparam("more_counted"),
-    total=incidents.c.total + bindparam("more"),
-    due_at=case((and_(_is_current, bindparam("touched")), _TOUCHED), else_=incidents.c.due_at),
-)
+_TOUCH = update(incidents).where(_is_current, or_(incidents.c.due_at.is_(None), incidents.c.due_at > _TOUCHED))
+_TOUCH = _TOUCH.values(due_at=_TOUCHED)
+
+
+def _each(which: Collection[int]) -> Iterator[ColumnElement[bool]]:
+    """Yield conditions for some of these incidents each, in the order of their numbers."""
+    ordered = sorted(which)
+    for start in range(0, len(ordered), _AT_ONCE):
+        yield incidents.c.n.in_(ordered[start : start + _AT_ONCE])
 
 
 def touch_all(tx: Connection) -> None:
@@ -204,8 +219,8 @@ def touch_all(tx: Connection) -> None:
 
 def touch(tx: Connection, which: Collection[int]) -> None:
     """Let incidents be judged at the end of the next poll."""
-    if which:
-        tx.execute(_TOUCH, [{"of": number} for number in sorted(which)])
+    for mine in _each(which):
+        tx.execute(_TOUCH.where(mine))
 
 
 def due(tx: Connection, *, now: datetime, most: int) -> list[IncidentKey]:
@@ -257,21 +272,24 @@ def close_all(tx: Connection, which: Collection[int], why: str, *, now: datetime
 
 
 class Membership(NamedTuple):
-    """That a job counts for an incident."""
+    """That a job counts for an incident; `row` is the number of its row."""
 
     incident: int
     key: IncidentKey
     is_current: bool
-    job: IncidentJob
+    job_id: str
+    row: int
 
 
 def memberships(tx: Connection, bucket: str, ids: Collection[str]) -> list[Membership]:
     """Return for which incidents these jobs of a bucket count."""
-    found = select(incident_jobs, incidents.c.rule, incidents.c.key, incidents.c.closed_at)
-    found = found.join(incidents).where(incident_jobs.c.bucket == bucket, incident_jobs.c.job_id.in_(ids))
+    c = incident_jobs.c
+    found = select(c.incident, incidents.c.rule, incidents.c.key, _is_current, c.job_id, c.n).join_from(
+        incident_jobs, incidents
+    )
     return [
-        Membership(row.incident, IncidentKey(row.rule, row.key), row.closed_at is None, job_of(row))
-        for row in tx.execute(found)
+        Membership(number, IncidentKey(rule, key), bool(is_current), job_id, row)
+        for number, rule, key, is_current, job_id, row in tx.execute(found.where(c.bucket == bucket, c.job_id.in_(ids)))
     ]
 
 
@@ -286,11 +304,15 @@ def add_jobs(tx: Connection, new: Sequence[tuple[int, IncidentJob]], *, touch: C
     more = defaultdict[int, list[bool]](list)
     for number, job in new:
         more[number].append(job.counts)
-    rows = [
-        {"of": number, "more_counted": sum(mine), "more": len(mine), "touched": number in touch}
-        for number, mine in sorted(more.items())
-    ]
-    tx.execute(_MORE, rows)
+    alike = defaultdict[tuple[int, int, bool], list[int]](list)
+    for number, mine in more.items():
+        alike[sum(mine), len(mine), number in touch].append(number)
+    for (counted, total, touched), which in alike.items():
+        values: dict[str, Any] = {"counted": incidents.c.counted + counted, "total": incidents.c.total + total}
+        if touched:
+            values["due_at"] = case((_is_current, _TOUCHED), else_=incidents.c.due_at)
+        for each in _each(which):
+            tx.execute(update(incidents).where(each).values(values))
 
 
 _NEWER = update(incident_jobs).where(
@@ -378,6 +400,13 @@ def last_jobs(tx: Connection, number: int, *, most: int, judged: int | None = No
         mine = mine.where(incident_jobs.c.n <= judged)
     newest = mine.order_by(incident_jobs.c.happened_at.desc(), incident_jobs.c.n.desc()).limit(most)
     return [job_of(row) for row in tx.execute(newest)][::-1]
+
+
+def began_at(tx: Connection, number: int, *, nth: int) -> datetime | None:
+    """Return when the nth of the jobs that count for an incident began to, in the order in which they did."""
+    c = incident_jobs.c
+    mine = select(c.happened_at).where(c.incident == number, c.left_at.is_(None)).order_by(c.happened_at, c.n)
+    return maybe_at(tx.execute(mine.offset(nth - 1).limit(1)).scalar())
 
 
 def has_news(tx: Connection, number: int) -> bool:

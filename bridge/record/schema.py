@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0013"  # the newest revision in migrations/versions
+HEAD = "0014"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -405,6 +405,7 @@ incidents = Table(
     Column("said", Integer, nullable=False, server_default="0"),
     Column("notifiers", Text, nullable=False, server_default="[]"),  # JSON
     Column("judged", BigInteger, nullable=False, server_default="0"),
+    Column("kind", String(20)),  # of its rule; None: stored by an older version
     UniqueConstraint("rule", "key", "generation", name="incident_once"),
     sqlite_autoincrement=True,
 )

@@ -367,6 +367,20 @@ def test_an_absence_that_was_over_before_it_was_seen_is_told_as_over(db: Databas
 # --- backlogs -------------------------------------------------------------------------------------------------------
 
 
+def test_a_backlog_that_an_outage_hid_says_since_when_it_is_there(db: Database) -> None:
+    rig = a_rig(db, BACKLOG)
+    rig.ci.refuses = {"Transcode": DOWN, "Snapshot": DOWN}  # type: ignore[dict-item]
+    for number in range(4):
+        rig.has(f"w{number}", SUBMITTED, queue="p1")
+        rig.passes(minutes(10))
+    rig.passes(hours(3))
+    rig.ci.refuses = {}
+    rig.passes(minutes(5))
+    (message,) = rig.received()
+    assert message.event["data"]["opened_at"] == "2026-11-21T09:31:00Z"  # the third waited for ten minutes then
+    assert message.title == "backlog (queue vod): 4 jobs are Submitted for more than 10 min"
+
+
 @on_both
 def test_many_waiting_jobs_are_told_once_until_they_are_fewer(db: Database) -> None:
     rig = a_rig(db, BACKLOG)
@@ -578,9 +592,10 @@ def test_an_incident_outlives_restarts_and_an_edited_rule(db: Database) -> None:
     [
         (SICK.replace('"sick"', '"ill"'), "its rule is no longer in rules.toml"),
         (SICK.replace('["queue"]', '["tag"]'), "its rule has another `by` now"),
+        (BACKLOG.replace('"backlog"', '"sick"'), "its rule is of another kind now"),
     ],
 )
-def test_an_incident_whose_rule_is_renamed_or_has_other_keys_closes_without_a_word(
+def test_an_incident_whose_rule_is_renamed_or_becomes_another_closes_without_a_word(
     db: Database, edited: str, why: str
 ) -> None:
     rig = a_rig(db, SICK)
@@ -647,6 +662,7 @@ def _a_key(queue: str, rig: Rig) -> NewKey:
     return NewKey(
         key=key,
         id=f"inc_{queue}",
+        kind="threshold",
         by=[("queue", queue)],
         generation=1,
         since=rig.clock(),

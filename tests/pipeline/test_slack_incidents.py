@@ -260,6 +260,17 @@ def test_the_end_of_a_group_that_was_escalated_is_a_reply(stage: Stage) -> None:
     assert stage.replies(root) == [complete]
 
 
+def test_a_group_that_is_closed_without_a_word_is_not_shown_as_failed(stage: Stage) -> None:
+    stage.restarts(ASSET + TO_OPS)
+    part(stage, "p1", RUNNING)
+    stage.passes(minutes(40))
+    stage.restarts(ASSET.replace("user_data.asset", "input") + TO_OPS)
+    stage.passes(minutes(5))
+    (root,) = stage.roots()
+    assert first_lines(root)[-1].startswith("🟢 ")
+    assert "its rule has another `by` now" in root.text
+
+
 STUCK = f'[[rule]]\nname = "stuck"\nin = "Running"\nfor = "30m"\nrecover = true\nnotify = "ops"\n{TO_OPS}'
 NOBODY = "🔴 Nobody has acknowledged for 30 min: stuck (j1.mp4): Running for more than 30 min"
 

@@ -203,7 +203,7 @@ class World:
     def incident(self, *jobs: str, rule: str = "all", key: str = "k1", by: str = "p224") -> str:
         """Record an open incident that these jobs count for; return its id."""
         of = IncidentKey(rule, key)
-        new = NewKey(key=of, id=f"inc_{key}", by=[("queue", by)], generation=1, since=self.now)
+        new = NewKey(key=of, id=f"inc_{key}", kind="threshold", by=[("queue", by)], generation=1, since=self.now)
         with self.db.write() as tx:
             number = incidents.begin(tx, [new])[of].n
             members = [

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -125,6 +126,11 @@ class FanIn:
 IncidentSpec = Threshold | Absence | Backlog | FanIn
 
 
+def kind_of(spec: IncidentSpec | None) -> str:
+    """Return the kind of a rule that has incidents; those of a level rule are its alarms."""
+    return type(spec).__name__.lower() if spec else "alarm"
+
+
 def counts(spec: IncidentSpec, transition: Transition) -> bool | None:
     """Tell whether a transition counts for a rule, or (False) is compared with those that do; None: neither."""
     to = transition.to
@@ -139,7 +145,8 @@ def counts(spec: IncidentSpec, transition: Transition) -> bool | None:
     return None  # a backlog counts the jobs that stay in a state
 
 
-def key_of(rule: str, by: Sequence[tuple[str, str]]) -> IncidentKey:
+@lru_cache(maxsize=10_000)
+def key_of(rule: str, by: tuple[tuple[str, str], ...]) -> IncidentKey:
     """Return the key that the values of these fields make."""
     return IncidentKey(rule, ident("key", *(part for pair in by for part in pair)))
 

@@ -142,7 +142,7 @@ class Incidents:
         other = self._rules.get(rule)
         if other is None or not set(other.by) <= by.keys():
             return False
-        watched = self._watched.get(key_of(rule, [(name, by[name]) for name in other.by]))
+        watched = self._watched.get(key_of(rule, tuple((name, by[name]) for name in other.by)))
         return watched is not None and watched.opened_at is not None
 
     def generation(self, key: IncidentKey) -> int | None:

@@ -20,12 +20,17 @@ _SLACK = timedelta(minutes=10)  # a time that CI gave only later may be so much 
 
 
 def jobs_in_state(
-    tx: Connection, streams: Collection[str], *, began_before: datetime, gone_after: datetime | None
+    tx: Connection,
+    streams: Collection[str],
+    *,
+    began_before: datetime,
+    gone_after: datetime | None = None,
+    with_alarms: bool = True,
 ) -> list[tuple[Transition, dict[str, Alarm], str]]:
     """Return the unfinished jobs of these streams that have been in their state since before then.
 
-    Each is the transition that began it, with the job as it is now, (rule -> alarm), and the job's stream. With
-    `gone_after` also the jobs that became gone after then.
+    Each is the transition that began it, with the job as it is now, (rule -> alarm) if these are wanted, and the job's
+    stream. With `gone_after` also the jobs that became gone after then.
     """
     which: ColumnElement[bool] = jobs.c.open
     if gone_after is not None:
@@ -41,7 +46,7 @@ def jobs_in_state(
     old = transitions.c.happened_at < ms(began_before + _SLACK)
     rows = tx.execute(begun.where(mine, old).order_by(jobs.c.n)).all()
     fired: dict[tuple[str, str], dict[str, Alarm]] = defaultdict(dict)
-    if rows:
+    if rows and with_alarms:
         for row in tx.execute(select(alarms).join(jobs, same_step(alarms, jobs)).where(mine)):
             fired[row.bucket, row.job_id][row.rule] = alarm_of(row)
     return [(transition_of(row), fired[row.bucket, row.id], row.stream) for row in rows]
