@@ -306,6 +306,12 @@ MUTANTS = (
         ("tests/crash/test_halves.py",),
     ),
     Mutant(
+        "committing an escalation before its deliveries",
+        "bridge.record.incidents:change_all",
+        f"lambda tx, *values: (original(tx, *values), {_COMMITTED})[0]",
+        ("tests/crash/test_escalations.py",),
+    ),
+    Mutant(
         "an incident judged by when its jobs were seen",
         "bridge.decide.rules.joining:incident_job",
         "lambda step, **more: __import__('dataclasses').replace(original(step, **more), happened_at=step.seen_at)",

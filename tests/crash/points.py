@@ -16,6 +16,8 @@ WITHIN = {
     "alarm committed": "they are committed, nobody is told",
     "incident uncommitted": "incidents have opened or closed and their deliveries are written, not committed",
     "incident committed": "they are committed, nobody is told",
+    "escalation uncommitted": "incidents have escalated and their deliveries are written, not committed",
+    "escalation committed": "they are committed, nobody is told",
     "digest uncommitted": "a digest is ended and its delivery written, not committed",
     "digest committed": "it is committed, nobody is told",
     "rules uncommitted": "a new rules text is accepted, not committed",
@@ -27,7 +29,7 @@ LONG_LIST = "list goes on"  # to reach this a list has to take longer than a wat
 ALARMS = ("alarm uncommitted", "alarm committed")  # to reach these jobs have to remain in their states
 # A worker may live long without coming there again: connections are kept, polls and digests have their times, and
 # rules are accepted at the start.
-_SELDOM = ("alarm", "incident", "digest")
+_SELDOM = ("alarm", "incident", "escalation", "digest")
 SELDOM = ("connecting", *(f"{what} {when}" for what in _SELDOM for when in ("uncommitted", "committed")), *NEW_RULES)
 REQUEST_LEFT = "request left"  # the receiver has all of it, and has not answered: the laboratory kills then
 AT_RANDOM = "at random"

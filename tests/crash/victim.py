@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -17,7 +18,7 @@ from sqlalchemy.pool import Pool
 from bridge.cli import main
 from tests.crash.points import WITHIN
 
-_TRANSACTIONS = ("page", "finish", "alarm", "incident", "digest", "rules")
+_TRANSACTIONS = ("page", "finish", "alarm", "incident", "escalation", "digest", "rules")
 _MEMBERS = "delivery.digest ="  # an update of what waits in a digest: no attempt has ended
 
 
@@ -44,6 +45,8 @@ class Bomb:
         self, connection: Any, _cursor: object, statement: str, _parameters: object, context: Any, *_: object
     ) -> None:
         does = connection.info.setdefault("does", set())
+        if statement.startswith("UPDATE incident SET") and _escalates(context.compiled_parameters):
+            does.add("escalation")
         if statement.startswith("INSERT INTO transition") and "page" not in does:
             does.add("page")
             self.reached("poll answered")
@@ -87,6 +90,11 @@ class Bomb:
 
 def _ends_deliveries(statement: str) -> bool:
     return statement.startswith("UPDATE delivery SET") and "ended_at=" in statement and _MEMBERS not in statement
+
+
+def _escalates(parameters: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether a judgement is stored by which incidents escalate, and not one of what did before."""
+    return any(one.get("new_escalated_at") is not None for one in parameters)
 
 
 def victim() -> None:

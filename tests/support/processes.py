@@ -13,7 +13,7 @@ from bridge.cli import main as commands
 
 _FORKS = get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    ["tests.crash.victim", "bridge.wiring.web", "bridge.wiring.worker"]
+    ["tests.crash.victim", "tests.crash.moment", "bridge.wiring.web", "bridge.wiring.worker"]
 )  # with all of the bridge
 
 

@@ -120,6 +120,8 @@ class Stage:
             "STUCK_URL": f"{self.receiver.url}/stuck",
             "GROUP_URL": f"{self.receiver.url}/group",
             "SICK_URL": f"{self.receiver.url}/sick",
+            "GRAVE_URL": f"{self.receiver.url}/grave",
+            "PAGER_URL": f"{self.receiver.url}/pager",
             "CMS_SECRET": SECRET,
         }
         return self
