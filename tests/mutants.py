@@ -33,6 +33,24 @@ _COMMITTED = '(tx.exec_driver_sql("COMMIT"), tx.exec_driver_sql("BEGIN"))'
 
 MUTANTS = (
     Mutant(
+        "acting for everybody who clicks",
+        "bridge.pipeline.clicks:button_of",
+        "lambda click, known: read_button(click.action_id, click.value) or original(click, known)",
+        ("tests/admin/test_slack_actions.py",),
+    ),
+    Mutant(
+        "believing clicks that nobody signed",
+        "bridge.send.slack.clicks:signed_with",
+        "lambda secrets, body, **more: frozenset(secrets)",
+        ("tests/send/test_slack_clicks.py",),
+    ),
+    Mutant(
+        "polling for each click",
+        "bridge.record.polling.leases:bring_forward",
+        "lambda tx, name, *, now: original(tx, name, now=now) or True",
+        ("tests/pipeline/test_operations.py",),
+    ),
+    Mutant(
         "judging by rules that are not in force",
         "bridge.record.rulesets:require_in_force",
         "lambda tx, sha: None",

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from bridge.admin.auth_throttle import BURST
+from bridge.pipeline.operations import Conflict
 from bridge.record import incidents
 from bridge.record.outbox import silences
 from bridge.record.schema import actions, digests
@@ -112,6 +113,13 @@ def test_what_a_fallback_was_told_of_is_resent(either_desk: Desk) -> None:
     assert sorted(states) == ["dead", "waiting", "waiting", "waiting"]
     ((who, what, _),) = desk.done
     assert (who, what) == (ANN_SHOWN, "redrive_batch")
+
+
+def test_more_than_a_message_can_be_resent_for_is_left_to_the_dashboard(desk: Desk) -> None:
+    digest = desk.a_fallbacks_digest(1, 2, 3)
+    with pytest.raises(Conflict, match="these are more than 2 messages; resend them on the dashboard, or by command"):
+        by_hand(desk.world.db, now=desk.world.now).redrive_fallback(digest, largest=2)
+    assert [row["state"] for row in desk.world.deliveries(notifier="cms")] == ["dead"] * 3
 
 
 def test_a_watch_is_polled_now(either_desk: Desk) -> None:

@@ -153,6 +153,19 @@ def test_a_watch_is_paused_resumed_and_polled(world: World) -> None:
     ]
 
 
+def test_a_watch_is_hurried_once_until_it_is_polled(world: World) -> None:
+    world.polled()
+    ann(world).hurry_watch(world.book, "vod")
+    assert watch(world)["next_poll_at"] is None
+    world.register()
+    world.beat()
+    with pytest.raises(Conflict, match=r'^watch "vod" is to be polled next already$'):
+        ann(world).hurry_watch(world.book, "vod")
+    world.polled()
+    ann(world).hurry_watch(world.book, "vod")
+    assert [what for what, *_ in recorded(world)] == ["poll_watch"] * 2
+
+
 # --- silences -----------------------------------------------------------------------------------------------------
 
 
@@ -163,6 +176,23 @@ def test_a_silence_that_is_asked_for_twice_is_made_once(world: World, same: dict
     ((what, subject, before, after),) = recorded(world)
     assert (what, subject, before) == ("make_silence", first.id, None)
     assert (after["author"], after["matches"], after["ends_at"]) == ("ben", {"to": "Failed"}, "2026-11-21T14:00:00Z")
+
+
+def test_a_rule_is_silenced_once_at_a_time(world: World) -> None:
+    def silence(who: str, key: str = "message") -> Any:
+        operations = by_hand(world.db, now=world.now, who=who)
+        return operations.silence_rule(world.book, "all", lasts=HOUR, reason="noise", key=key)
+
+    first = silence("ann")
+    assert (json.loads(first.spec), first.author, first.ends_at) == ({"rule": "all"}, "ann", NOON + HOUR)
+    for key in ("message", "another message"):
+        with pytest.raises(Conflict, match=r'^rule "all" was silenced by ann until 2026-11-21T13:00:00Z$'):
+            silence("ben", key)
+    ann(world).end_silence(first.id)
+    second = silence("ben")
+    world.now += 2 * HOUR
+    third = silence("ann")
+    assert len({first.id, second.id, third.id}) == 3
 
 
 def test_a_silence_is_ended_by_who_asks(world: World) -> None:
@@ -188,6 +218,14 @@ def test_a_silence_is_ended_by_who_asks(world: World) -> None:
         (lambda ops, _: ops.resume_notifier("cmss"), NotFound, 'no notifier "cmss" is on record'),
         (lambda ops, known: ops.pause_watch(known["book"], "vodd"), NotFound, r'no watch "vodd" \(did you mean "vod"'),
         (lambda ops, known: ops.poll_watch(known["book"], "vod"), Conflict, 'watch "vod" is paused; resume it'),
+        (lambda ops, known: ops.hurry_watch(known["book"], "vod"), Conflict, 'watch "vod" is paused; resume it'),
+        (lambda ops, known: ops.hurry_watch(known["book"], "vodd"), NotFound, r'no watch "vodd" \(did you mean "vod"'),
+        (
+            lambda ops, known: ops.silence_rule(known["book"], "al", lasts=HOUR, reason="x", key="k"),
+            NotFound,
+            r'no rule "al" \(did you mean "all"',
+        ),
+        (lambda ops, known: ops.redrive_fallback(known["waiting"]), NotFound, "what this message tells of was pruned"),
         (lambda ops, _: ops.end_silence("sil_404"), NotFound, 'there is no silence "sil_404"'),
         (lambda ops, known: ops.end_silence(known["over"]), Conflict, "has been over since 2026-11-21T12:00:00Z"),
         (lambda ops, known: ops.make_silence(known["other"]), Conflict, "another silence was made under this id"),

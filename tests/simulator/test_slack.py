@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 import requests
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from bridge.simulator.clicks import Whisper
 from bridge.simulator.slack import ALL_SCOPES, DEMO_TOKEN, WEBHOOK, Limits
 from bridge.simulator.web import Answer, text_answer
-from bridge.simulator.workspace import Channel
+from bridge.simulator.workspace import Channel, Post
 from tests.support.strict_slack import StrictSlack
 
 CHANNELS = (
@@ -547,3 +550,47 @@ def test_each_incoming_webhook_has_a_limit():
         assert hooked(slack, {"text": "hi"}, "C2") == (200, "ok")
         clock.now += 1
         assert hooked(slack, {"text": "hi"}) == (200, "ok")
+
+
+# --- clicks ---------------------------------------------------------------------------------------------------------
+
+
+def clicked(slack: StrictSlack) -> tuple[Post, str]:
+    """Let a user click on the button of a message; return the message, and the URL for answers."""
+    button = {"type": "button", "text": {"type": "plain_text", "text": "Go"}, "action_id": "go", "value": "1"}
+    message = slack.workspace.post(
+        slack.workspace.channel("C1"), "U1", "hi", [{"type": "actions", "elements": [button]}]
+    )
+    payload = json.loads(dict(parse_qsl(slack.click_body(message, "go").decode()))["payload"])
+    assert payload["actions"][0]["value"] == "1"
+    return message, payload["response_url"]
+
+
+def test_an_answer_to_a_click_is_seen_by_one_or_by_all_or_replaces_the_message():
+    with StrictSlack(channels=CHANNELS) as slack:
+        message, url = clicked(slack)
+        for answer in (
+            {"text": "only you"},
+            {"response_type": "in_channel", "replace_original": False, "text": "all", "thread_ts": message.ts},
+            {"replace_original": True, "text": "gone"},
+        ):
+            assert requests.post(url, json=answer, timeout=10).status_code == 200
+        assert slack.whispers == [Whisper(user="U024BE7LH", text="only you")]
+        assert [(post.text, post.thread_ts) for post in slack.posts] == [("gone", None), ("all", message.ts)]
+
+
+def test_a_click_can_be_answered_five_times_within_half_an_hour():
+    clock = Clock()
+    with StrictSlack(channels=CHANNELS, clock=clock) as slack:
+        (_, url), (_, other) = clicked(slack), clicked(slack)
+        assert [requests.post(url, json={"text": "x"}, timeout=10).status_code for _ in range(6)] == [200] * 5 + [404]
+        clock.now += 30 * 60 + 1
+        assert requests.post(other, json={"text": "x"}, timeout=10).json()["error"] == "expired_url"
+        assert requests.post(f"{slack.url}/actions/none", json={"text": "x"}, timeout=10).status_code == 404
+
+
+def test_only_a_button_that_is_there_can_be_clicked():
+    with StrictSlack(channels=CHANNELS) as slack:
+        message, _ = clicked(slack)
+        with pytest.raises(LookupError, match=r"no button stop, only \['go'\]"):
+            slack.click(message, "stop")
