@@ -206,14 +206,12 @@ def _judge_times(judge: _Judge, rule: Rule, spec: Threshold | Absence, incident:
         if course.closed_at is None or not after.opened_at:
             _watch(judge, rule, spec, replace(after, last_at=course.closed_at or after.last_at), jobs)
             return
-        following = _close(judge, rule, after, course.closed_at, course.by)
         own = not is_of_next(spec, course.closed_at, course.closed_at)  # what happened in that moment
         since = course.closed_at + timedelta(milliseconds=own)
-        moved = incidents.move_jobs(judge.tx, after, following, since=since)
-        if not moved and isinstance(spec, Threshold):
-            incidents.forget(judge.tx, [following.n])
+        incident = _close(judge, rule, after, course.closed_at, course.by, next_since=since)
+        if not incident.total and isinstance(spec, Threshold):
+            incidents.forget(judge.tx, [incident.n])
             return
-        incident = following
 
 
 def _course(
@@ -418,18 +416,32 @@ def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | 
     judge.change(incident, due_at=due_at)
 
 
-def _close(judge: _Judge, rule: Rule, incident: Incident, closed_at: datetime, by: IncidentJob | None) -> Incident:
-    """Close an incident, and return the next generation of its key, which is watched from then on."""
+def _close(
+    judge: _Judge,
+    rule: Rule,
+    incident: Incident,
+    closed_at: datetime,
+    by: IncidentJob | None,
+    *,
+    next_since: datetime | None = None,
+) -> Incident:
+    """Close an incident, and return the next generation of its key, which is watched from then on.
+
+    Jobs that happened since `next_since` count for that one.
+    """
     closed = replace(incident, closed_at=closed_at, notified_at=incident.notified_at or judge.now)
     incidents.change(judge.tx, closed.n, **_columns(closed, None))
     judge.inhibiting.discard(closed.of)
+    new = next_key(rule, incident.of, incident.by, incident, since=closed_at)
+    incidents.begin(judge.tx, [new])
+    following = incidents.lock(judge.tx, [new.key])[new.key]
+    if next_since:
+        closed, following = incidents.move_jobs(judge.tx, closed, following, since=next_since)
     if incident.notified_at is None:  # it was over before it was seen
         judge.say("opened", rule, closed, by)
     else:
         judge.say("closed", rule, closed)
-    new = next_key(rule, incident.of, incident.by, incident, since=closed_at)
-    incidents.begin(judge.tx, [new])
-    return incidents.lock(judge.tx, [new.key])[new.key]
+    return following
 
 
 def _columns(incident: Incident, due_at: datetime | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -425,16 +425,17 @@ def drop_jobs(tx: Connection, number: int, *, rows: Collection[int]) -> None:
     tx.execute(update(incidents).where(incidents.c.n == number).values(fewer))
 
 
-def move_jobs(tx: Connection, old: Incident, new: Incident, *, since: datetime) -> int:
-    """Let the jobs of a closed incident that happened since then count for the next one; return how many."""
+def move_jobs(tx: Connection, old: Incident, new: Incident, *, since: datetime) -> tuple[Incident, Incident]:
+    """Let the jobs of a closed incident that happened since then count for the next one; return both as they are."""
     later = (incident_jobs.c.incident == old.n, incident_jobs.c.happened_at >= ms(since))
     moved = update(incident_jobs).where(*later).values(incident=new.n).returning(incident_jobs.c.counts)
     rows = tx.execute(moved).scalars().all()
     counted, total = sum(rows), len(rows)
-    for number, sign in ((old.n, -1), (new.n, 1)):
-        values = {"counted": incidents.c.counted + sign * counted, "total": incidents.c.total + sign * total}
-        tx.execute(update(incidents).where(incidents.c.n == number).values(values))
-    return total
+    old = replace(old, counted=old.counted - counted, total=old.total - total)
+    new = replace(new, counted=new.counted + counted, total=new.total + total)
+    for one in (old, new):
+        change(tx, one.n, counted=one.counted, total=one.total)
+    return old, new
 
 
 def copy_jobs(tx: Connection, old: Incident, new: Incident) -> int:

@@ -164,14 +164,18 @@ def test_what_one_tag_shows_late_counts_with_what_others_showed_in_time(db: Data
     assert rig.titles() == ["sick (queue vod): 3 Failed within 10 min, over since 2026-11-21T09:13:00Z"]
 
 
-def test_two_storms_that_are_found_late_are_two(db: Database) -> None:
+def test_two_storms_that_are_found_late_are_two_and_each_has_its_own_jobs(db: Database) -> None:
     rig = a_rig(db, SICK)
-    fail(rig, "j1", "j2", "j3")
+    fail(rig, "j1", "j2", "j3", "j4")
     rig.clock.advance(hours(1))
     fail(rig, "k1", "k2", "k3")
-    rig.clock.advance(hours(1))
-    rig.passes(minutes(10))
-    assert [message.event["data"]["generation"] for message in rig.received()] == [1, 2]
+    rig.passes(minutes(5))
+    assert rig.titles() == [
+        "sick (queue vod): 4 Failed, 3 of them within 10 min, over since 2026-11-21T09:14:00Z",
+        "sick (queue vod): 3 Failed within 10 min",
+    ]
+    told = [message.event["data"] for message in rig.received()]
+    assert [(one["generation"], one["count"], one["jobs_total"]) for one in told] == [(1, 4, 4), (2, 3, 3)]
 
 
 def test_jobs_of_a_first_snapshot_count_but_open_nothing(db: Database) -> None:
