@@ -23,6 +23,7 @@ class Notifier:
 
     type: ClassVar[str] = ""
     is_for_people: ClassVar[bool] = False  # a fallback of this type is told of many failures at once
+    calls_people: ClassVar[bool] = False  # whom a rule mentions is notified by the chat
 
     name: str
     retry: timedelta = timedelta(hours=24)
@@ -149,6 +150,7 @@ class SlackNotifier(Notifier):
 
     type: ClassVar[str] = "slack"
     is_for_people: ClassVar[bool] = True
+    calls_people: ClassVar[bool] = True
 
     channel: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -267,6 +269,7 @@ class RobotNotifier(Notifier):
     """A robot in a group of a chat tool. Its `url` holds a key; with a `secret` it signs. No threads, no edits."""
 
     is_for_people: ClassVar[bool] = True
+    calls_people: ClassVar[bool] = True
     interval: ClassVar[timedelta]  # between two messages that the tool accepts, of all that use the key
 
     url: str = field(repr=False)
@@ -310,4 +313,5 @@ class TeamsNotifier(RobotNotifier):
     """A workflow that posts to a channel of Microsoft Teams. Four requests a second: see `send/teams.py`."""
 
     type: ClassVar[str] = "teams"
+    calls_people: ClassVar[bool] = False
     interval: ClassVar[timedelta] = timedelta(seconds=0.25)

@@ -11,12 +11,14 @@ from bridge.send.email import Email
 from bridge.send.feishu import Feishu
 from bridge.send.integration import Integration
 from bridge.send.slack import Slack
+from bridge.send.teams import Teams
 from bridge.send.webhook import Webhook
 from bridge.send.wecom import Wecom
 
 TYPES: Mapping[str, Callable[[Any], Integration]] = {
     "email": Email,
     "slack": Slack,
+    "teams": Teams,
     "webhook": Webhook,
     "wecom": Wecom,
     "dingtalk": DingTalk,

@@ -38,6 +38,9 @@ class Meaning:
     after: timedelta | None = None
 
 
+_NEW_URL = "add the robot again and give its new url to the notifier"
+
+
 def pause(advice: str, reason: Reason = Reason.AUTH) -> Meaning:
     return Meaning("pause", advice, reason)
 
@@ -55,10 +58,14 @@ def again() -> Meaning:
 
 
 class Robot(OneRequest):
-    """A robot of one tool; its class says how a message is written, and what each code means."""
+    """A robot of one tool; its class says how a message is written, and what each code means.
+
+    Where there is no code that is known, the status counts.
+    """
 
     tool: ClassVar[str]  # its name, for people
-    codes: ClassVar[Mapping[int, Meaning]]  # 0 means that the message was accepted
+    codes: ClassVar[Mapping[Any, Meaning]]
+    statuses: ClassVar[Mapping[int, Meaning]] = dict.fromkeys((404, 410), pause(_NEW_URL, Reason.GONE))
     counts_retry_after = True
 
     def __init__(self, notifier: RobotNotifier) -> None:
@@ -75,6 +82,10 @@ class Robot(OneRequest):
         """Return the code in an answer, and what the tool says beside it."""
         return answer.get("errcode"), answer.get("errmsg")
 
+    def accepts(self, reply: Reply, code: Any) -> bool:
+        """Tell whether an answer means that the message was accepted."""
+        return 200 <= reply.status < 300 and code == 0 and not isinstance(code, bool)
+
     def request(self, delivery: Delivery, now: datetime) -> Request:
         if delivery.unsure_at:
             delivery = replace(delivery, note=" ".join(filter(None, (delivery.note, _REPEATED))))
@@ -85,16 +96,31 @@ class Robot(OneRequest):
         if isinstance(ended, Failure):
             return ended.outcome
         code, words = self.code(_object(ended.body))
-        if 200 <= ended.status < 300 and code == 0 and not isinstance(code, bool):
+        if self.accepts(ended, code):
             return Sent()
-        meaning = self.codes.get(code) if isinstance(code, int) else None
+        meaning = self.codes.get(code) if isinstance(code, int | str) else None
         if ended.status == 429:
             meaning = limit(self._limit.interval)
         after = ended.retry_after(now)
         if meaning is None:
             return self._unknown(ended.status, code, after)
         said = f" ({one_line(words, _SAID)})" if isinstance(words, str) and words else ""
-        what = f"{self.tool} says {ended.status if ended.status == 429 else code}{said}"
+        return self._follows(meaning, f"{self.tool} says {429 if ended.status == 429 else code}{said}", after)
+
+    def _unknown(self, status: int, code: Any, after: timedelta | None) -> Outcome:
+        """A code that is not documented, or the answer of a proxy or a login page: that says nothing of the message."""
+        if isinstance(code, int) and status < 500:
+            return RetryLater(f"{self.tool} says {code}", attempts=_UNKNOWN_ATTEMPTS)
+        why = f"{self.tool} answered {status}"
+        if meaning := self.statuses.get(status):
+            return self._follows(meaning, why, after)
+        if 200 <= status < 300:
+            return RetryLater(f"{self.tool}'s answer is not understood: a proxy or a login page may have answered")
+        redirect = ": redirects are not followed" if 300 <= status < 400 else ""
+        wish = after if status == 503 else None
+        return RetryLater(f"{why}{redirect}", reason_of(status), after=wish, whole_notifier=wish is not None)
+
+    def _follows(self, meaning: Meaning, what: str, after: timedelta | None) -> Outcome:
         why = f"{what}: {meaning.advice}" if meaning.advice else what
         match meaning.remedy:
             case "limit":
@@ -102,20 +128,6 @@ class Robot(OneRequest):
             case "again":
                 return RetryLater(why, meaning.reason)
         return Rejected(why, meaning.reason, pause=meaning.remedy == "pause")
-
-    def _unknown(self, status: int, code: Any, after: timedelta | None) -> Outcome:
-        """A code that is not documented, or the answer of a proxy or a login page: that says nothing of the message."""
-        if isinstance(code, int) and status < 500:
-            return RetryLater(f"{self.tool} says {code}", attempts=_UNKNOWN_ATTEMPTS)
-        if status in (404, 410):
-            why = f"{self.tool} answered {status}: add the robot again and give its new url to the notifier"
-            return Rejected(why, Reason.GONE, pause=True)
-        if 200 <= status < 300:
-            return RetryLater(f"{self.tool}'s answer is not understood: a proxy or a login page may have answered")
-        redirect = ": redirects are not followed" if 300 <= status < 400 else ""
-        wish = after if status == 503 else None
-        why = f"{self.tool} answered {status}{redirect}"
-        return RetryLater(why, reason_of(status), after=wish, whole_notifier=wish is not None)
 
     @property
     def _limit(self) -> Any:

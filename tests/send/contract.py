@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from bridge.notifiers import DingTalkNotifier, FeishuNotifier, Notifier, WecomNotifier
+from bridge.notifiers import DingTalkNotifier, FeishuNotifier, Notifier, TeamsNotifier, WecomNotifier
 from bridge.send.client import HttpClient
 from bridge.simulator.smtp import CONTENT
 from tests.support.mail import PASSWORD, MailReceiver, an_email, place_of, saying, trusting
@@ -92,6 +92,16 @@ EXAMPLES = {
         refuses=answering("400 Bad Request", b"too_many_attachments"),
         secrets=("hush",),
         waits_with="slack hook ",
+    ),
+    "teams": Example(
+        notifier=lambda url: TeamsNotifier(name="ops", url=url),
+        table='url = { env = "URL" }',
+        accepts=answering("202 Accepted", b""),
+        asks_to_wait=_WAIT,
+        is_gone=answering("404 Not Found", b'{"error":{"code":"WorkflowNotFound","message":"no such workflow"}}'),
+        refuses=answering("413 Payload Too Large", b""),
+        secrets=("hush",),
+        waits_with="teams robot ",
     ),
     "webhook": Example(
         notifier=lambda url: a_webhook(url, headers=(("authorization", "Bearer header-hush"),)),

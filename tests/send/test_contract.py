@@ -40,7 +40,7 @@ def test_each_type_is_read_sent_to_and_held_to_this() -> None:
 def test_rules_make_a_notifier_of_the_type_that_they_name(name: str) -> None:
     text = f'{WATCH}{RULE}[notifier.hook]\ntype = "{name}"\n{EXAMPLES[name].table}\n'
     (notifier,) = a_rulebook(
-        text, {"URL": "https://hooks.example.com/hush?key=hush&access_token=hush", "SECRET": SECRET}
+        text, {"URL": "https://hooks.example.com/hush?key=hush&access_token=hush&sig=hush", "SECRET": SECRET}
     ).notifiers.values()
     assert notifier.type == EXAMPLES[name].notifier(NOBODY).type == name
     facts = registry.integration_of(notifier).facts()

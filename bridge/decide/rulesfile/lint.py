@@ -153,12 +153,11 @@ class Linter:
                     self._note(("rule", at, key), text)
 
     def _of_chat_keys(self, rule: Mapping[str, object], at: int, notifiers: Sequence[Notifier]) -> None:
-        for key, effect in _OF_CHATS.items():
-            if rule.get(key) and notifiers and not any(notifier.is_for_people for notifier in notifiers):
-                self._note(("rule", at, key), f"{effect}: it is for chats, and notify names no chat")
-
-
-_OF_CHATS = {"mention": "mentions nobody", "urgent": "has no effect"}
+        if rule.get("mention") and notifiers and not any(notifier.calls_people for notifier in notifiers):
+            text = "mentions nobody: it is for chats, and notify names no chat that can"
+            self._note(("rule", at, "mention"), text)
+        if rule.get("urgent") and notifiers and not any(notifier.is_for_people for notifier in notifiers):
+            self._note(("rule", at, "urgent"), "has no effect: it is for chats, and notify names no chat")
 
 
 # --- rules over several jobs ----------------------------------------------------------------------------------------

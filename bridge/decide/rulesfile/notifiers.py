@@ -6,114 +6,44 @@ import binascii
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
-from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
-from bridge.decide.rules.picks import Pick, member
+from bridge.decide.rules.picks import member
+from bridge.decide.rulesfile.email import EmailTable, read_email
 from bridge.decide.rulesfile.errors import Path
 from bridge.decide.rulesfile.rules import TemplateReader
-from bridge.decide.rulesfile.tables import OF_PICKS, Env, NotifierTable, PickTable, Tables, Words, is_pick, keys_of
+from bridge.decide.rulesfile.tables import Env, NotifierTable, Tables, Words, is_pick
+from bridge.decide.rulesfile.values import ChatTable, Flood, Values
 from bridge.decide.templates.rendering import rendered
 from bridge.decide.text.values import printable, read_words, shown, suggest
 from bridge.environment import fault, lookup
 from bridge.model import Rate
 from bridge.notifiers import (
     DingTalkNotifier,
-    EmailNotifier,
     FeishuNotifier,
     Notifier,
     RobotNotifier,
     SlackNotifier,
+    TeamsNotifier,
     WebhookNotifier,
     WecomNotifier,
     Writer,
 )
-from bridge.url import encoded, place
-
-# --- values of the environment, and addresses -----------------------------------------------------------------------
-
-_USUAL_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Values:
-    """Reads what a notifier takes from the environment; what is wrong is noted in `tables`."""
-
-    environ: Mapping[str, str]
-    tables: Tables
-    templates: TemplateReader
-
-    def note(self, path: Path, text: str) -> None:
-        self.tables.note(path, text)
-
-    def url(self, value: str | Env, path: Path) -> str:
-        """Return the URL as it goes onto the wire."""
-        url = value if isinstance(value, str) else self.value(value, path)
-        if url is None:
-            return ""
-        try:
-            return encoded(url)
-        except ValueError as error:
-            # The value is not shown: user and password in it may be the very fault.
-            what = "this" if isinstance(value, str) else f"the value of {value.env[0]}"
-            right = "an http(s) address without user and password, such as https://cms.example.com/hooks/media"
-            self.note(path, f"{what} is not {right}: {fault(url) or error}")
-        return ""
-
-    def value(self, env: Env | None, path: Path) -> str | None:
-        """Return the value; a variable that is missing or empty is a fault."""
-        if env is None:
-            return None
-        if len(env.env) > 1:
-            self.note(path, "takes one environment variable; only a secret may have two")
-        value = lookup(self.environ, env.env[0])
-        if not value:
-            self.note(path, self.missing(env.env[0]))
-        return value
-
-    def missing(self, variable: str) -> str:
-        if variable in self.environ:
-            return f"environment variable {variable} is empty"
-        # A secret that stands where its name belongs must not be repeated.
-        if not _USUAL_NAME.fullmatch(variable):
-            return "no environment variable has this name; they are usually written LIKE_THIS"
-        return f"environment variable {variable} is not set"
-
 
 # --- type = "slack" -------------------------------------------------------------------------------------------------
 
 _SLACK_RATE = Rate(count=1, per=timedelta(seconds=1))  # of a channel; docs.slack.dev, "Rate limits", read 2026-11-30
 _SLACK_IN_FLIGHT = 16  # answers that take until the deadline of 15 s do not stop the others
-_MOST_FLOOD = 10_000
 _LONGEST_CHANNEL = 100  # characters of one that is no template
 # Ids of people and of workspaces (docs.slack.dev, block_actions payload, read 2026-12-01).
 _PERSON, _TEAM = re.compile(r"[UW][A-Z0-9]{2,30}"), re.compile(r"T[A-Z0-9]{2,30}")
 _MOST_PEOPLE = 100
 _OF_BUTTONS = ("signing_secret", "team", "actions")
-
-
-def _flood(value: object) -> object:
-    if value is False or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_FLOOD):
-        return value
-    raise ValueError(f"{shown(value)} is neither a number of messages from 1 to {_MOST_FLOOD:,}, such as 20, nor false")
-
-
-class ChatTable(NotifierTable):
-    """The keys of all that people read in a chat."""
-
-    flood: Annotated[int | Literal[False], BeforeValidator(_flood)]
-    body: None = None
-
-    @field_validator("body", mode="before")
-    @classmethod
-    def _no_body(cls, _: object) -> None:
-        raise ValueError("is for webhooks; what people are sent comes from a template")
 
 
 def _people(value: object) -> list[str]:
@@ -147,7 +77,7 @@ class SlackTable(ChatTable):
     url: Env | None = None
     thread: Literal["job", "workflow", "none"] = "none"
     update: Annotated[bool, Field(strict=True)] = False
-    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
+    flood: Flood = 20
     signing_secret: Env | None = None
     team: Annotated[str, BeforeValidator(_team)] | None = None
     actions: Annotated[list[str], BeforeValidator(_people)] | None = None
@@ -232,7 +162,7 @@ def _token(env: Env | None, path: Path, values: Values, *, what: str = "token") 
 
 class RobotTable(ChatTable):
     url: Env  # it holds a key
-    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 10
+    flood: Flood = 10
 
 
 class WecomTable(RobotTable):
@@ -295,78 +225,23 @@ def _feishu(name: str, path: Path, shape: FeishuTable, values: Values) -> Notifi
     return notifier
 
 
-# --- type = "email" -------------------------------------------------------------------------------------------------
-
-_PORTS = {"starttls": 587, "tls": 465}  # of submission: RFC 8314, 3.3; read 2026-12-01
-_MOST_ADDRESSES = 20
-_LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")  # RFC 5321, unquoted
-_NAMED = re.compile(r"(?P<name>[^<>\"]*)<(?P<address>[^<>]*)>")
+class TeamsTable(RobotTable):
+    type: Literal["teams"]
 
 
-class EmailTable(ChatTable):
-    type: Literal["email"]
-    server: Annotated[str, StringConstraints(min_length=1, max_length=300)]
-    tls: Literal["starttls", "tls"] = "starttls"
-    username: str | Env | None = None
-    password: Env | None = None
-    sender: Annotated[str, StringConstraints(max_length=300), AfterValidator(printable)] = Field(alias="from")
-    to: Annotated[Words, Field(min_length=1, max_length=_MOST_ADDRESSES)]
-    flood: Annotated[int | Literal[False], BeforeValidator(_flood)] = 20
+_RETIRED_CONNECTORS = ("outlook.office.com", "webhook.office.com", "outlook.office365.com")
 
 
-def _email(name: str, path: Path, shape: EmailTable, values: Values) -> Notifier:
-    named = _NAMED.fullmatch(shape.sender)
-    if bool(shape.username) != bool(shape.password):
-        both = 'username = "ci" and password = { env = "SMTP_PASSWORD" }'
-        values.note(path, f"a login needs {both}; a server that wants none, neither")
-    return EmailNotifier(
-        name=name,
-        retry=shape.retry,
-        fallback=shape.fallback,
-        max_in_flight=shape.max_in_flight or 4,
-        rate=shape.rate,
-        server=_server(shape, (*path, "server"), values),
-        tls=shape.tls,
-        username=_login(shape.username, (*path, "username"), values),
-        password=_login(shape.password, (*path, "password"), values),
-        sender=_address(named["address"] if named else shape.sender, (*path, "from"), values),
-        sender_name=named["name"].strip() if named else "",
-        to=tuple(dict.fromkeys(_address(address, (*path, "to"), values) for address in shape.to)),
-        flood=shape.flood or None,
-    )
-
-
-def _server(shape: EmailTable, path: Path, values: Values) -> str:
-    usual = _PORTS[shape.tls]
-    try:
-        at = place(shape.server)
-    except ValueError:
-        # It is not shown where it may have a password in it.
-        what = "this" if "@" in shape.server else shown(shape.server)
-        values.note(path, f'{what} is not a name and a port, such as "smtp.example.com:{usual}"')
-        return ""
-    return at if re.search(r":\d+$", at) else f"{at}:{usual}"
-
-
-def _login(value: str | Env | None, path: Path, values: Values) -> str | None:
-    """Return a user name or a password, as SMTP can say it."""
-    text = values.value(value, path) if isinstance(value, Env) else value
-    if text and not (text.isascii() and text.isprintable()):
-        what = f"the value of {value.env[0]}" if isinstance(value, Env) else shown(text)
-        values.note(path, f"{what} has a character that is no plain ASCII; most mail servers know no others")
-    return text
-
-
-def _address(text: str, path: Path, values: Values) -> str:
-    local, _, domain = text.strip().rpartition("@")
-    try:
-        at = place(domain)
-    except ValueError:
-        at = ""
-    if _LOCAL_PART.fullmatch(local) and len(local) <= 64 and re.fullmatch(r"[a-z0-9.-]+", at):
-        return f"{local}@{at}"
-    values.note(path, f'{shown(text)} is not the address of a mailbox, such as "media@example.com"')
-    return ""
+def _teams(name: str, path: Path, shape: TeamsTable, values: Values) -> Notifier:
+    notifier = _robot(TeamsNotifier, name, path, shape, values)
+    parts = urlsplit(notifier.url)
+    if (parts.hostname or "").endswith(_RETIRED_CONNECTORS):
+        text = "is that of a connector, which Microsoft has retired: make a workflow and give its url"
+        values.note((*path, "url"), text)
+    elif notifier.url and not parse_qs(parts.query).get("sig"):
+        text = "has no signature (sig=) in it; copy it from the workflow, which anyone must be allowed to trigger"
+        values.note((*path, "url"), text)
+    return notifier
 
 
 # --- type = "webhook" -----------------------------------------------------------------------------------------------
@@ -465,8 +340,9 @@ class NotifierType(NamedTuple):
 
 
 TYPES: Mapping[str, NotifierType] = {
-    "email": NotifierType(EmailTable, _email),
+    "email": NotifierType(EmailTable, read_email),
     "slack": NotifierType(SlackTable, _slack),
+    "teams": NotifierType(TeamsTable, _teams),
     "webhook": NotifierType(WebhookTable, _webhook),
     "wecom": NotifierType(WecomTable, _wecom),
     "dingtalk": NotifierType(DingTalkTable, _dingtalk),
@@ -522,7 +398,7 @@ def _check_fallbacks(tables: Tables) -> None:
     for name, (path, fallback) in found.items():
         path = (*path, "fallback")
         if isinstance(fallback, str) and tables.is_pick(fallback):
-            tables.note(path, _no_pick(fallback))
+            tables.note(path, no_pick(fallback))
         elif isinstance(fallback, str) and fallback and fallback not in fallbacks:
             tables.note(path, tables.undefined("notifier", fallback))
         chain, at = {name: None}, fallback
@@ -533,77 +409,5 @@ def _check_fallbacks(tables: Tables) -> None:
             tables.note(path, f"is circular: {' -> '.join([*chain, name])}")
 
 
-# --- picks ----------------------------------------------------------------------------------------------------------
-
-_LONGEST_NAME = 100  # characters of "customer.acme"
-
-
-def read_picks(tables: Tables, templates: TemplateReader, zone: ZoneInfo) -> dict[str, Pick]:
-    """Return each [notifier.NAME] with `pick` by its name. Times in its template are by the clock of `zone`."""
-    picks = {}
-    for name, table in tables.named("notifier"):
-        if tables.is_pick(name) and (shape := _pick_shape(tables, table, ("notifier", name))):
-            template = templates.template(shape.pick, ("notifier", name, "pick"))
-            if template and template.constant is not None:
-                example = '"{{ job.user_data.customer }}"'
-                text = f"is {shown(shape.pick)} for every job; write a template, such as {example}"
-                tables.note(("notifier", name, "pick"), text)
-            if template:
-                to = {text: member(name, text) for text in shape.to}
-                picks[name] = Pick(
-                    name=name, source=shape.pick, template=template, to=to, otherwise=shape.otherwise, zone=zone
-                )
-    return picks
-
-
-def _pick_shape(tables: Tables, table: Mapping[str, Any], path: tuple[str, str]) -> PickTable | None:
-    for key in table:
-        if key in _OF_TYPES:
-            tables.note(path, f'"{key}" belongs to the notifiers of a pick: write it below {_entry(path[1])}', key=key)
-    if "pick" not in table:
-        text = 'needs pick beside it, a template such as pick = "{{ job.user_data.customer }}"'
-        tables.note((*path, "to"), text)
-    if table.get("to", {}) == {}:
-        tables.note((*path, "pick"), f"needs the notifiers that a job may pick: write {_entry(path[1])} for each")
-    if not all(key in table for key in OF_PICKS):
-        return None
-    shape = tables.shape(PickTable, {key: value for key, value in table.items() if key not in _OF_TYPES}, path)
-    if shape:
-        _check_otherwise(tables, shape.otherwise, path)
-        for text, inner in shape.to.items():
-            _check_entry(tables, text, inner, path)
-    return shape
-
-
-def _check_otherwise(tables: Tables, otherwise: str | None, path: tuple[str, str]) -> None:
-    if otherwise and tables.is_pick(otherwise):
-        tables.note((*path, "otherwise"), _no_pick(otherwise))
-    elif otherwise and otherwise not in tables.names("notifier"):
-        tables.note((*path, "otherwise"), tables.undefined("notifier", otherwise))
-
-
-def _check_entry(tables: Tables, text: str, table: object, path: tuple[str, str]) -> None:
-    name, path_to = member(path[1], text), (*path, "to", text)
-    if not isinstance(table, dict):
-        tables.note(path_to, f"is not a table; write [notifier.{path[1]}.to.{text}], and the keys below it")
-    elif is_pick(table):
-        tables.note(path_to, "is a pick inside of a pick; write one notifier here")
-    if not text or text != text.strip():
-        tables.note(path_to, f"{shown(text)} is never picked: what a template gives has no space around it")
-    if len(name) > _LONGEST_NAME:
-        tables.note(path_to, f"is too long a name; the limit is {_LONGEST_NAME} characters")
-    try:
-        printable(text)
-    except ValueError as error:
-        tables.note(path_to, str(error))
-
-
-_OF_TYPES = frozenset(key for kind in TYPES.values() for key in keys_of(kind.table)) - OF_PICKS
-
-
-def _entry(name: str) -> str:
-    return f"[notifier.{name}.to.TEXT]"
-
-
-def _no_pick(name: str) -> str:
+def no_pick(name: str) -> str:
     return f'"{name}" is a pick, and there may be no job to pick by: name one notifier, as in "{member(name, "TEXT")}"'

@@ -13,7 +13,8 @@ from bridge.decide.rules.rulebook import Fault, Rulebook, Ruleset
 from bridge.decide.rulesfile.credentials import CredentialsReader
 from bridge.decide.rulesfile.errors import Path, RulesRefused, TooLarge, check_depth, check_size
 from bridge.decide.rulesfile.lint import Linter
-from bridge.decide.rulesfile.notifiers import read_notifiers, read_picks
+from bridge.decide.rulesfile.notifiers import read_notifiers
+from bridge.decide.rulesfile.picks import read_picks
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.rules.rulebook import Rulebook, Ruleset
-from bridge.decide.rulesfile.notifiers import read_picks
+from bridge.decide.rulesfile.picks import read_picks
 from bridge.decide.rulesfile.rules import RuleReader, TemplateReader
 from bridge.decide.rulesfile.tables import Tables
 

@@ -81,7 +81,7 @@ def _expected(value: object) -> list[str]:
 
 
 # Ids of Slack, of other chats with the type before them, and everybody. A chat calls those that are its own.
-_MENTION = re.compile(r"[UWS][A-Z0-9]{2,30}|(?:wecom|dingtalk|feishu|teams):[\w.@+-]{1,64}|here|channel", re.ASCII)
+_MENTION = re.compile(r"[UWS][A-Z0-9]{2,30}|(?:wecom|dingtalk|feishu):[\w.@+-]{1,64}|here|channel", re.ASCII)
 _MOST_MENTIONED = 20
 
 

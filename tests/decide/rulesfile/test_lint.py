@@ -276,12 +276,26 @@ SLACK = '[notifier.ops]\ntype = "slack"\nchannel = "C1"\ntoken = { env = "T" }\n
 
 @pytest.mark.parametrize(
     ("key", "says"),
-    [('mention = ["here"]', 'key "mention": mentions nobody'), ("urgent = true", 'key "urgent": has no effect')],
+    [
+        ('mention = ["here"]', 'key "mention": mentions nobody: it is for chats, and notify names no chat that can'),
+        ("urgent = true", 'key "urgent": has no effect: it is for chats, and notify names no chat'),
+    ],
 )
 def test_a_key_for_slack_that_no_slack_notifier_reads_is_a_warning(key: str, says: str):
     def found(notify: str) -> list[str]:
         text = WATCH + RULE.replace('"hook"', notify) + f"{key}\n" + HOOK + SIGNED + "\n" + SLACK
         return warnings(text, {"S": SECRET, "T": "xoxb-1"})
 
-    assert f'9: warning: rule "r1", {says}: it is for chats, and notify names no chat' in found('"hook"')
+    assert f'9: warning: rule "r1", {says}' in found('"hook"')
     assert found('["hook", "ops"]') == []
+
+
+@pytest.mark.parametrize(
+    "table",
+    ['type = "teams"\nurl = { env = "U" }', 'type = "email"\nserver = "h"\nfrom = "a@x.example"\nto = ["a@x.example"]'],
+    ids=["teams", "email"],
+)
+def test_what_people_read_but_mentions_nobody_makes_a_mention_a_warning(table: str):
+    text = WATCH + RULE + 'mention = ["here"]\nurgent = true\n' + f"[notifier.hook]\n{table}\n"
+    (said,) = warnings(text, {"U": "https://a.example.com/?sig=x"})
+    assert said.endswith("notify names no chat that can")

@@ -7,11 +7,13 @@ from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifie
 
 ENV = {
     "HOOKS": "https://hooks.slack.com/x", "EMPTY": "  ", "WRONG": "SECRET", "SHORT": "whsec_SECRET", "S": SECRET,
-    "SMTP": "hush", "UMLAUT": "SECRÉT", "U": "https://a.example.com", "V": "https://b.example.com",
+    "CONNECTOR": "https://a.webhook.office.com/SECRET", "SMTP": "hush", "UMLAUT": "SECRÉT",
+    "U": "https://a.example.com", "V": "https://b.example.com",
 }  # fmt: skip
 SLACK = 'type = "slack"\n'
 INCOMING = SLACK + 'url = { env = "HOOKS" }\n'
 WEBHOOK = 'type = "webhook"\n'
+TEAMS = 'type = "teams"\n'
 MAIL = 'type = "email"\nserver = "smtp.example.com"\nfrom = "ci@example.com"\nto = ["ops@example.com"]\n'
 CMS = WEBHOOK + 'url = "https://a.example.com"\n'
 
@@ -49,6 +51,11 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
         (MAIL + 'tls = "none"', ', key "tls": "none" is not one of '),
         (MAIL + 'sender = "x"', ': unknown key "sender"'),
         (MAIL + "body = {}", ', key "body": is for webhooks; what people are sent comes from a template'),
+        (TEAMS + 'url = { env = "U" }', ', key "url": has no signature (sig=) in it; copy it from the workflow'),
+        (
+            TEAMS + 'url = { env = "CONNECTOR" }',
+            ', key "url": is that of a connector, which Microsoft has retired: make',
+        ),
         (CMS + 'fallback = "hook"', ', key "fallback": is circular: hook -> hook'),
     ],
 )
