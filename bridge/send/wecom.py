@@ -1,15 +1,14 @@
 """Notifiers of the type "wecom": robots in groups of WeCom (企业微信).
 
-https://developer.work.weixin.qq.com/document/path/91770: markdown of at most 4,096 bytes, 20 messages a minute, and
-`<@userid>` for a member of the group. Codes: .../document/path/90313. The pages were not at hand on 2026-12-01; what is
-said here was checked against what people quote from them and from its answers (github.com/dromara/domain-admin,
-issue 82: 40058 for a text that is too long; github.com/wes-lin/Cloud189Checkin, issue 175: 93000 for an unknown key).
-Not confirmed: that `<@all>` calls everybody in markdown, and for how long 45009 lasts.
+developer.work.weixin.qq.com/document/path/99110, read 2026-12-01: the shapes, and `<@userid>` for a member of the group,
+which the second version of its Markdown does not have; its limits, 4,096 bytes and 20 messages a minute, as others quote
+them. Codes: .../path/90455, read the same day; 40058 and 93000 as they were seen (github.com/dromara/domain-admin,
+issue 82; github.com/wes-lin/Cloud189Checkin, issue 175). Not confirmed: that `<@all>` calls everybody in Markdown, for
+how long 45009 lasts, 93004 and 93008.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +19,6 @@ from bridge.send.robot import Meaning, Robot, again, limit, pause, refused
 
 LIMIT = 4096  # bytes
 _NEW_KEY = "add the robot to the group again and give its new url to the notifier"
-_USER = re.compile(r"[A-Za-z0-9][\w.@-]{0,63}", re.ASCII)
 
 CODES: Mapping[int, Meaning] = {
     -1: again(),  # "busy"
@@ -42,12 +40,6 @@ class Wecom(Robot):
     codes = CODES
 
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:  # noqa: ARG002 - nothing is signed
-        called = " ".join(filter(None, map(_mention, shown.mentions)))
+        ids = [*shown.called("wecom"), *(["all"] if shown.calls_everybody else [])]
+        called = " ".join(f"<@{id_}>" for id_ in ids)
         return {"msgtype": "markdown", "markdown": {"content": message(shown, LIMIT, Markdown(), end=called)}}
-
-
-def _mention(who: str) -> str | None:
-    if who in ("here", "channel"):
-        return "<@all>"
-    tool, _, user = who.partition(":")
-    return f"<@{user}>" if tool == "wecom" and _USER.fullmatch(user) else None
