@@ -1,10 +1,10 @@
 """Notifiers of the type "wecom": robots in groups of WeCom (企业微信).
 
-developer.work.weixin.qq.com/document/path/99110, read 2026-12-01: the shapes, and `<@userid>` for a member of the group,
-which the second version of its Markdown does not have; its limits, 4,096 bytes and 20 messages a minute, as others quote
-them. Codes: .../path/90455, read the same day; 40058 and 93000 as they were seen (github.com/dromara/domain-admin,
-issue 82; github.com/wes-lin/Cloud189Checkin, issue 175). Not confirmed: that `<@all>` calls everybody in Markdown, for
-how long 45009 lasts, 93004 and 93008.
+developer.work.weixin.qq.com/document/path/99110, read 2026-12-01: the shapes, and `<@userid>` for a member of the
+group, which the second version of its Markdown does not have; its limits, 4,096 bytes and 20 messages a minute, as
+others quote them. Codes: .../path/90455, read the same day; 40058 and 93000 as they were seen (dromara/domain-admin,
+issue 82; wes-lin/Cloud189Checkin, issue 175). Not confirmed: that `<@all>` calls everybody in Markdown, for how long
+45009 lasts, 93004 and 93008.
 """
 
 from __future__ import annotations
