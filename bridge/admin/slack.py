@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import AbstractContextManager
+from functools import partial
 from math import ceil
 from threading import BoundedSemaphore
 
@@ -71,6 +72,7 @@ class SlackApi(Endpoints):
         try:
             click = read_click(body)
         except UnreadableClick as error:
+            logger.warning("what slack signed is no click that can be read", extra={"why": str(error)})
             raise Problem(400, str(error)) from None
         self._clicks.take(click, known)
         return Response("", content_type="text/plain; charset=utf-8")
@@ -123,9 +125,7 @@ class Clicks:
         if not self._room.acquire(blocking=False):
             raise Problem(503, "too many clicks at once", headers={"Retry-After": "5"})
         done = self._doing.submit(self._do, click, known)
-        done.add_done_callback(
-            lambda ended: self._telling.submit(self._tell, click, ended).add_done_callback(_log_fault)
-        )
+        done.add_done_callback(partial(self._begin_to_tell, click))
         try:
             done.exception(_WAIT_S)
         except NotYet:

@@ -107,6 +107,9 @@ endpoint = "{echo}"
 type = "slack"
 channel = "C0NO"
 token = {{ env = "SLACK_BOT_TOKEN" }}
+signing_secret = {{ env = "SLACK_SIGNING_SECRET" }}
+team = "T000"
+actions = ["U024BE7LH"]
 
 [notifier.thread]
 type = "slack"
@@ -172,6 +175,7 @@ def planted_stage(folder: Path, database_url: str) -> Iterator[tuple[Stage, Rece
             "SLACK_API_URL": f"{at}/api/",
             "SLACK_BOT_TOKEN": f"xoxb-{SECRETS['slack token']}",
             "SLACK_URL": f"{at}/services/T1/B1/{quote(SECRETS['slack url'], safe='')}",
+            "SLACK_SIGNING_SECRET": SECRETS["signing secret"],
             "NEW_SECRET": f"whsec_{SECRETS['new secret']}",
             "OLD_SECRET": f"whsec_{SECRETS['old secret']}",
             "KEY": SECRETS["header"],

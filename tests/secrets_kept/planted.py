@@ -20,7 +20,7 @@ def planted(place: str) -> str:
 
 PLACES = (
     "ci key", "ci token", "admin token", "read token", "callback token", "database password", "proxy password",
-    "slack token", "slack url", "url path", "url query", "url in rules", "header in rules",
+    "slack token", "slack url", "signing secret", "url path", "url query", "url in rules", "header in rules",
     "new secret", "old secret", "header", "bearer", "basic",
 )  # fmt: skip
 SECRETS = {place: planted(place) for place in PLACES}

@@ -116,7 +116,7 @@ def test_no_noun_shows_a_secret() -> None:
         secrets=(SECRETS["new secret"], SECRETS["old secret"]),
         headers=(("a", SECRETS["header"]),),
     )
-    slack = a_slack(token=SECRETS["slack token"], url=SECRETS["slack url"])
+    slack = a_slack(token=SECRETS["slack token"], url=SECRETS["slack url"], signing_secret=SECRETS["signing secret"])
     book = replace(a_rulebook(WATCH + RULE), notifiers={"cms": hook, "ops": slack})
     request = a_request(hook.url, headers=(f"a: {SECRETS['header']}",))
     policy = Policy(proxy=ENVIRON["BRIDGE_EGRESS_PROXY"], trusted="")
@@ -127,6 +127,7 @@ def test_no_noun_shows_a_secret() -> None:
 
 
 RULES = {
+    "a signing secret": '[notifier.x]\ntype = "slack"\nsigning_secret = "{}"',
     "a token": '[notifier.x]\ntype = "slack"\nchannel = "C1"\ntoken = "xoxb-{}"',
     "a secret": '[notifier.x]\ntype = "webhook"\nurl = "https://h/x"\nsecret = "whsec_{}"',
     "secrets": '[notifier.x]\ntype = "webhook"\nurl = "https://h/x"\nsecret = ["whsec_{}"]',

@@ -171,10 +171,19 @@ def test_without_a_secret_a_workspace_and_people_there_are_no_buttons(missing: s
     assert buttons(notifier={missing: None}, **a_message(says={"rule": "sick"})) == []
 
 
-def test_a_reply_has_no_button_that_acknowledges() -> None:
-    """The first message of the thread has it, until somebody has."""
+def test_only_the_first_message_of_an_incident_has_the_button_that_acknowledges_it() -> None:
+    reminder = INCIDENT | {"event": an_event("incident.escalated")}
+    assert [button.deed for button in buttons(is_reply=True, **reminder)] == [Deed.SILENCE]
+
+
+def test_the_escalation_of_an_alarm_can_be_acknowledged_in_the_thread_of_the_job() -> None:
+    reminder = INCIDENT | {"event": an_event("incident.escalated"), "thread": "b/j1"}
+    assert [button.deed for button in buttons(is_reply=True, **reminder)] == [Deed.ACKNOWLEDGE, Deed.SILENCE]
+
+
+def test_replies_are_not_edited_by_the_bridge() -> None:
     opened = INCIDENT | {"event": an_event("incident.opened")}
-    assert [button.deed for button in buttons(is_reply=True, **opened)] == [Deed.SILENCE]
+    assert {button.is_edited for button in buttons(is_reply=True, notifier={"update": True}, **opened)} == {False}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ LABELS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Button:
-    """A button of a message of a notifier. `is_edited`: the bridge edits that message, so nobody else may."""
+    """A button of a message of a notifier. `is_edited`: the bridge edits that message."""
 
     deed: Deed
     notifier: str
@@ -44,7 +44,7 @@ class Button:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The button as Block Kit has it (docs.slack.dev/reference/block-kit/block-elements/button-element)."""
+        """The button in Block Kit (docs.slack.dev, "Button element", read 2026-12-01)."""
         value = {"notifier": self.notifier, "target": self.target} | ({"edited": True} if self.is_edited else {})
         return {
             "type": "button",
@@ -59,12 +59,13 @@ def buttons_of(shown: Shown, notifier: SlackNotifier, *, is_reply: bool = False)
     if not notifier.has_buttons:
         return []
     thread = shown.delivery.thread if not notifier.url else None
-    is_edited = thread is not None and (notifier.updates or is_of_incident(thread))
-    deeds = [(deed, target) for deed, target in _deeds(shown) if not (is_reply and deed is Deed.ACKNOWLEDGE)]
+    is_edited = thread is not None and not is_reply and (notifier.updates or is_of_incident(thread))
+    # The first message of an incident's thread has the button, until somebody has acknowledged it.
+    is_below = is_reply and is_of_incident(thread)
     return [
         Button(deed=deed, notifier=notifier.name, target=target, is_edited=is_edited)
-        for deed, target in deeds
-        if _is_name(target)
+        for deed, target in _deeds(shown)
+        if _is_name(target) and not (is_below and deed is Deed.ACKNOWLEDGE)
     ]
 
 
