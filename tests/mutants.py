@@ -45,6 +45,24 @@ MUTANTS = (
         ("tests/send/test_slack_clicks.py",),
     ),
     Mutant(
+        "letting names be Markdown for robots",
+        "bridge.send.chat:Markdown.escaped",
+        "lambda self, character: character",
+        ("tests/send/test_robots.py",),
+    ),
+    Mutant(
+        "taking a robot's refusal in a 200 for an acceptance",
+        "bridge.send.robot:Robot.outcome",
+        "lambda self, ended, now: Sent() if ended.status == 200 else original(self, ended, now)",
+        ("tests/send/test_robots.py",),
+    ),
+    Mutant(
+        "asking robots faster than their tools allow",
+        "bridge.notifiers:RobotNotifier.limit_of",
+        "lambda self, channel: SharedLimit(name=original(self, channel).name, interval=self.interval / 2)",
+        ("tests/pipeline/test_robots.py",),
+    ),
+    Mutant(
         "polling for each click",
         "bridge.record.polling.leases:bring_forward",
         "lambda tx, name, *, now: original(tx, name, now=now) or True",
