@@ -333,6 +333,10 @@ class HttpClient:
             if self._closed:
                 self._close_fetchers()
 
+    def new_handle(self) -> CurlHandle:
+        """Return a handle for what is not a request; its owner closes it. Any thread may call it."""
+        return self._new_handle(self.policy)
+
     def close(self) -> None:
         """Give up what is in flight and close every connection."""
         self._closed = True

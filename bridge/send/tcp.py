@@ -10,7 +10,7 @@ import socket
 import pycurl
 
 from bridge.model import Reason
-from bridge.send.client import CurlHandle, Policy
+from bridge.send.client import CurlHandle, HttpClient
 from bridge.send.http_types import Failure, Request
 
 # libcurl keeps the TLS between itself and the proxy to itself.
@@ -36,11 +36,11 @@ class Connection:
         self._handle.close()
 
 
-def connect(place: str, policy: Policy, *, deadline_s: float) -> Connection | Failure:
+def connect(place: str, client: HttpClient, *, deadline_s: float) -> Connection | Failure:
     """Connect to `place`, such as "smtp.example.com:587", at an address that may be reached."""
-    if (policy.proxy or "").startswith("https:"):
+    if (client.policy.proxy or "").startswith("https:"):
         return Failure(_NO_TUNNEL)
-    handle = CurlHandle(policy)
+    handle = client.new_handle()
     handle.curl.setopt(pycurl.CONNECT_ONLY, 1)
     handle.curl.setopt(pycurl.HTTPPROXYTUNNEL, 1)
     try:

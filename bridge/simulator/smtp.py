@@ -152,10 +152,9 @@ class _Session:
     def serve(self) -> None:
         is_open = self._answer(GREETING, lambda: b"220 simulator ESMTP")
         while is_open and (line := self._line()):
-            verb, space, rest = line.partition(" ")
-            command = f"{verb.upper()}{space}{rest}"
+            command = _in_capitals(line)
             self._owner.commands.append(command)
-            is_open = self._answer(command, partial(self._obey, verb.upper(), rest))
+            is_open = self._answer(command, partial(self._obey, command))
 
     def _answer(self, command: str, usual: Callable[[], bytes]) -> bool:
         """Answer a command; return whether the conversation goes on."""
@@ -171,7 +170,8 @@ class _Session:
     def _line(self) -> str:
         return self._file.readline(8192).decode("utf-8", "replace").strip()
 
-    def _obey(self, verb: str, rest: str) -> bytes:
+    def _obey(self, command: str) -> bytes:
+        verb, _, rest = command.partition(" ")
         match verb:
             case "EHLO":
                 self._forget()
@@ -265,7 +265,16 @@ class _Session:
         self._forget()
 
 
+def _in_capitals(line: str) -> str:
+    """Return a command with its own words as the standard writes them: clients differ."""
+    verb, space, rest = line.partition(" ")
+    word, colon, argument = rest.partition(":")
+    if verb.upper() in ("MAIL", "RCPT"):
+        rest = f"{word.upper()}{colon}{argument}"
+    return f"{verb.upper()}{space}{rest}"
+
+
 def _address(rest: str, prefix: str) -> str:
-    if not rest.upper().startswith(prefix):
+    if not rest.startswith(prefix):
         return ""
     return rest[len(prefix) :].strip().partition(">")[0].removeprefix("<")

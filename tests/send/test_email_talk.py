@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,16 @@ import pytest
 
 from bridge.model import Attempt, Reason, Rejected, RetryLater, Sent
 from bridge.notifiers import EmailNotifier
-from bridge.send.client import HttpClient, Policy
+from bridge.send.client import HttpClient
 from bridge.send.email import Email
 from bridge.send.email.answer import Stopped
 from bridge.send.email.smtp import FEW_ATTEMPTS, talking
 from bridge.send.integration import THROUGH_PROXY, Check, Egress
 from bridge.simulator.smtp import CONTENT, CUT, GREETING, HANG_UP, MailServer
+from tests.send.probes import Probe
+from tests.send.spellings import SPELLINGS
 from tests.support.certificates import a_certificate
-from tests.support.mail import PASSWORD, TO, USER, a_mail_server, an_email, mailed, saying, the_certificate, trusting
+from tests.support.mail import PASSWORD, TO, USER, a_mail_server, an_email, mailed, saying, trusting
 from tests.support.proxies import Proxy
 from tests.support.receivers import LOOPBACK, NOBODY, attempt_to
 
@@ -107,6 +109,16 @@ def test_a_private_address_is_refused_without_a_connection(server: MailServer) -
         assert isinstance(made.outcome, Rejected)
         assert "a loopback address: refused (allow it with BRIDGE_ALLOW_NETWORKS)" in made.outcome.why
     assert server.connections == 0
+
+
+def test_a_forbidden_address_is_let_through_in_no_spelling() -> None:
+    asked = list[tuple[str, bool]]()
+    for spelling in SPELLINGS:
+        place = spelling.at(25).partition("://")[2].partition("/")[0]
+        made = attempt_to(an_email(place), HttpClient(handle=lambda policy: Probe(policy, asked)))
+        assert isinstance(made.outcome, Rejected | RetryLater)
+    assert len(asked) > 60
+    assert not any(well for _, well in asked)
 
 
 def test_the_certificate_must_be_for_the_name_whatever_the_address(tmp_path: Path) -> None:
@@ -323,11 +335,11 @@ def a_slow_server(every_s: float) -> Iterator[str]:
 
 @pytest.mark.parametrize(("tls", "every_s"), [("starttls", 0.01), ("starttls", 60.0), ("tls", 60.0)])
 def test_one_deadline_ends_the_whole_talk(tls: str, every_s: float) -> None:
-    policy = Policy(allow=LOOPBACK, trusted=the_certificate().path)
     with (
+        closing(trusting()) as client,
         a_slow_server(every_s) as place,
         pytest.raises(Stopped) as stopped,
-        talking(an_email(place, tls=tls), policy, deadline_s=0.3),
+        talking(an_email(place, tls=tls), client, deadline_s=0.3),
     ):
         pass
     assert stopped.value.outcome.why.startswith(f"no answer from {place} within 0.3 s")

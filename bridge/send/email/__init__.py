@@ -28,7 +28,7 @@ class Email(ManyRequests):
     def send(self, delivery: Delivery, now: datetime, egress: Egress) -> tuple[Outcome, Reply | Failure | None]:
         content, from_s = mail(delivery, self._notifier, now).as_bytes(), monotonic()
         try:
-            with talking(self._notifier, egress.client.policy) as talk:
+            with talking(self._notifier, egress.client) as talk:
                 taken = talk.send(content, attempts=delivery.attempts)
         except Stopped as stopped:
             return stopped.outcome, stopped.end
@@ -48,7 +48,7 @@ class Email(ManyRequests):
         """Connect, and log in; send nothing."""
         through = [Check(True, THROUGH_PROXY)] if egress.client.policy.proxy else []
         try:
-            with talking(self._notifier, egress.client.policy):
+            with talking(self._notifier, egress.client):
                 pass
         except Stopped as stopped:
             return [*through, Check(False, Mask(self._notifier.hidden)(stopped.outcome.why)[:500])]

@@ -15,7 +15,7 @@ from typing import Self
 
 from bridge.model import Reason, RetryLater
 from bridge.notifiers import EmailNotifier
-from bridge.send.client import Policy
+from bridge.send.client import HttpClient
 from bridge.send.email.answer import Answer, Stopped, Taken, no_auth, no_starttls, refusal, refused_by_all
 from bridge.send.http_types import Failure
 from bridge.send.tcp import Connection, connect
@@ -123,16 +123,16 @@ class Talk:
 
 
 @contextmanager
-def talking(notifier: EmailNotifier, policy: Policy, *, deadline_s: float = DEADLINE_S) -> Iterator[Talk]:
+def talking(notifier: EmailNotifier, client: HttpClient, *, deadline_s: float = DEADLINE_S) -> Iterator[Talk]:
     """Connect and get ready to send. Whatever goes wrong raises `Stopped`."""
     from_s = monotonic()
-    connection = connect(notifier.server, policy, deadline_s=deadline_s)
+    connection = connect(notifier.server, client, deadline_s=deadline_s)
     if isinstance(connection, Failure):
         stopped = Stopped(connection.outcome)
         stopped.end = connection
         raise stopped
     with closing(connection), _Deadline(connection.socket, deadline_s - (monotonic() - from_s)) as deadline:
-        talk = Talk(connection, notifier, _context(policy.trusted))
+        talk = Talk(connection, notifier, _context(client.policy.trusted))
         try:
             talk.begin()
             yield talk
@@ -185,7 +185,11 @@ class _Deadline:
 
 @lru_cache(maxsize=4)
 def _context(trusted: str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=trusted)
+    context = ssl.create_default_context(cafile=trusted)
+    # From Python 3.13 on this is the default, for which many a company's certificates are not good enough; HTTP goes
+    # by what OpenSSL asks for.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _literal(connected: socket.socket) -> str:
