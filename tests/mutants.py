@@ -181,6 +181,30 @@ MUTANTS = (
         ("tests/send/test_client_proxies.py",),
     ),
     Mutant(
+        "mail without TLS",
+        "bridge.send.email.smtp:Talk._start_tls",
+        "lambda self: None",
+        ("tests/send/test_email_talk.py",),
+    ),
+    Mutant(
+        "mail to a server whose certificate nobody checked",
+        "bridge.send.email.smtp:_context",
+        "lambda trusted: __import__('ssl')._create_unverified_context()",
+        ("tests/send/test_email_talk.py",),
+    ),
+    Mutant(
+        "mail that is another one in each attempt",
+        "bridge.send.email.message:_name_of",
+        "lambda delivery: f'{original(delivery)}-{delivery.attempts}'",
+        ("tests/send/test_email.py", "tests/send/test_email_talk.py"),
+    ),
+    Mutant(
+        "mail that some get twice, as others were refused for now",
+        "bridge.send.email.answer:Answer.is_for_now",
+        "property(lambda self: False)",
+        ("tests/send/test_email_talk.py",),
+    ),
+    Mutant(
         "accepting a truncated page",
         "bridge.collect.jobs_xml:AnswerReader.close",
         "lambda self: (self._read_whole_jobs(), self._parse(self._left))"
