@@ -79,6 +79,15 @@ def test_an_attempt_changes_no_byte_of_the_message() -> None:
     assert first == second
 
 
+def test_what_a_person_resends_is_no_repetition() -> None:
+    first, second, resent = (
+        sent(attempts=attempts, since=NOON + timedelta(milliseconds=later))["message-id"]
+        for attempts, later in ((1, 0), (2, 0), (3, 1))
+    )
+    assert first == second == f"<d_1.{int(NOON.timestamp())}000@example.com>"
+    assert resent != first
+
+
 def test_an_id_that_is_no_word_is_replaced_by_one() -> None:
     message = sent(a_root_edit())
     assert len(message["message-id"]) == len("<@example.com>") + 32

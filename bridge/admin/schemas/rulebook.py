@@ -132,7 +132,9 @@ class Notifier(BaseModel):
     retry_seconds: float = 0
     max_in_flight: int
     rate: str | None = None
-    target: str | None = Field(None, description="scheme and host, or the channel; the rest may be a secret")
+    target: str | None = Field(
+        None, description="scheme and host, the channel, or the mail server; the rest may be a secret"
+    )
     signed: bool = False
     order: str = ""
     thread: str = ""

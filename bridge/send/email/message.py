@@ -30,7 +30,10 @@ _STYLE = "padding:2px 12px 2px 0;text-align:left;vertical-align:top"
 
 
 def mail(delivery: Delivery, notifier: EmailNotifier, now: datetime) -> EmailMessage:
-    """Return the message; its Message-ID is the same in each attempt, by which mail systems recognise a repetition."""
+    """Return the message. Its Message-ID is the same in each attempt: by it mail systems recognise a repetition.
+
+    When a person resends it, it has another one, or it would be taken for a repetition too.
+    """
     shown, name = Shown.of(delivery, now), _name_of(delivery)
     made = EmailMessage(policy=_POLICY)
     made["From"] = Address(display_name=notifier.sender_name, addr_spec=notifier.sender)
@@ -46,8 +49,8 @@ def mail(delivery: Delivery, notifier: EmailNotifier, now: datetime) -> EmailMes
 
 
 def _name_of(delivery: Delivery) -> str:
-    id_ = delivery.id
-    return id_ if _ID.fullmatch(id_) else sha256(id_.encode()).hexdigest()[:32]
+    name = delivery.id if _ID.fullmatch(delivery.id) else sha256(delivery.id.encode()).hexdigest()[:32]
+    return f"{name}.{int(delivery.since.timestamp() * 1000)}" if delivery.since else name
 
 
 def subject(shown: Shown) -> str:
