@@ -49,7 +49,7 @@ class Values:
         if env is None:
             return None
         if len(env.env) > 1:
-            self.note(path, "takes one environment variable; only a secret may have two")
+            self.note(path, "takes one environment variable; only a webhook's secret may have two")
         value = lookup(self.environ, env.env[0])
         if not value:
             self.note(path, self.missing(env.env[0]))

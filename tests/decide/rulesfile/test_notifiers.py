@@ -8,12 +8,13 @@ from tests.support.rules_texts import HOOK, RULE, SIGNED, WATCH, faults, notifie
 ENV = {
     "HOOKS": "https://hooks.slack.com/x", "EMPTY": "  ", "WRONG": "SECRET", "SHORT": "whsec_SECRET", "S": SECRET,
     "CONNECTOR": "https://a.webhook.office.com/SECRET", "SMTP": "hush", "UMLAUT": "SECRÉT",
-    "U": "https://a.example.com", "V": "https://b.example.com",
+    "DING": "https://oapi.dingtalk.com/robot/send?access_token=SECRET", "U": "https://a.example.com", "V": "https://b.example.com",
 }  # fmt: skip
 SLACK = 'type = "slack"\n'
 INCOMING = SLACK + 'url = { env = "HOOKS" }\n'
 WEBHOOK = 'type = "webhook"\n'
 TEAMS = 'type = "teams"\n'
+DINGTALK = 'type = "dingtalk"\nurl = { env = "DING" }\n'
 MAIL = 'type = "email"\nserver = "smtp.example.com"\nfrom = "ci@example.com"\nto = ["ops@example.com"]\n'
 CMS = WEBHOOK + 'url = "https://a.example.com"\n'
 
@@ -38,7 +39,7 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
         (WEBHOOK + 'url = { env = "MISSING" }', ', key "url": environment variable MISSING is not set'),
         (WEBHOOK + 'url = { env = "EMPTY" }', ', key "url": environment variable EMPTY is empty'),
         (WEBHOOK + 'url = { env = "WRONG" }', ', key "url": the value of WRONG is not an http(s) address without user'),
-        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a secret may have'),
+        (WEBHOOK + 'url = { env = ["U", "V"] }', ', key "url": takes one environment variable; only a webhook'),
         (CMS + 'secret = { env = "SHORT" }', ', key "secret": the value of SHORT is not whsec_ followed by the base64'),
         (CMS + 'headers = { "webhook-id" = "x" }', ', key "headers.webhook-id": the bridge sets this header itself'),
         (CMS + 'headers = { X = "a\\nb" }', ', key "headers.X": a header is a name and one line of plain ASCII text'),
@@ -56,6 +57,11 @@ CMS = WEBHOOK + 'url = "https://a.example.com"\n'
             TEAMS + 'url = { env = "CONNECTOR" }',
             ', key "url": is that of a connector, which Microsoft has retired: make',
         ),
+        ('type = "wecom"\nurl = { env = "U" }', ', key "url": has no key in it; copy it from the robot: https://qyapi'),
+        ('type = "dingtalk"\nurl = { env = "U" }', ', key "url": has no token in it; copy it from the robot: https'),
+        ('type = "feishu"\nurl = { env = "U" }', ', key "url": has no token in it; copy it from the bot: https://open'),
+        (DINGTALK + 'secret = { env = "MISSING" }', ', key "secret": environment variable MISSING is not set'),
+        (DINGTALK + 'secret = { env = ["U", "V"] }', ', key "secret": takes one environment variable; only a webhook'),
         (CMS + 'fallback = "hook"', ', key "fallback": is circular: hook -> hook'),
     ],
 )
