@@ -497,6 +497,7 @@ def _overdue(tx: Connection, watch: Watch, book: Rulebook, as_of: datetime, saw:
         tx,
         [stream.key for stream in watch.streams],
         began_before=as_of - min(spec.after for _, spec in rules),
+        as_of=as_of,
         with_alarms=False,
     )
     counted = incidents.counted_jobs(tx, [rule.name for rule, _ in rules])

@@ -105,6 +105,7 @@ def route_overdue_jobs(
         tx,
         [stream.key for stream in watch.streams],
         began_before=as_of - min(level.after for level in levels),
+        as_of=as_of,
         gone_after=as_of - GONE_FOR - max(gone) if gone else None,
     )
     book = replace(book, ci_queue_names=queues.names(tx))

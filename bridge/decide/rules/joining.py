@@ -29,7 +29,7 @@ class Joined:
 def joined(transition: Transition, matcher: Matcher) -> Iterator[Joined]:
     """Yield what a transition counts for; a job that has not all fields of a key counts for none."""
     facts = matcher.facts(transition)
-    for rule in matcher.incidents_for(transition):
+    for rule in matcher.incidents_for(transition, facts):
         spec = rule.incident
         does_count = counts(spec, transition) if spec else None
         by = facts.key(rule.by)

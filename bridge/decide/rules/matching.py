@@ -481,10 +481,9 @@ class Matcher:
         """Return the level rules that may fire for the time in state that a transition began, top to bottom."""
         return self._level_index.candidates(transition)
 
-    def incidents_for(self, transition: Transition) -> Iterator[Rule]:
-        """Yield the rules over several jobs that a transition may count for, top to bottom."""
+    def incidents_for(self, transition: Transition, facts: Facts) -> Iterator[Rule]:
+        """Yield the rules over several jobs that a transition, with its facts, may count for, top to bottom."""
         if self.incidents:
-            facts = self.facts(transition)
             for rule in self._incident_index.candidates(transition):
                 if not (transition.inferred or transition.was in rule.was):
                     continue
