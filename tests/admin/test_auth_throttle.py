@@ -198,7 +198,7 @@ def test_every_stranger_is_refused_everything_but_health_and_guesses_at_callback
             served.add((path, method))
     # The form says nothing but that there is one, and what it is posted is refused.
     public = set(product(("/healthz", "/readyz", "/sign-in", "/static/<path:filename>"), ("GET", "HEAD", "OPTIONS")))
-    # A guess at the address of callbacks gets the answer of nothing there.
-    hooks = product(("/hooks/ci/<token>", "/hooks/ci/<token>/<watch>"), ("POST", "OPTIONS"))
+    # A guess at the address of callbacks gets the answer of nothing there, and so does a click without buttons.
+    hooks = product(("/hooks/ci/<token>", "/hooks/ci/<token>/<watch>", "/hooks/slack"), ("POST", "OPTIONS"))
     assert served == {*public, *hooks, ("/sign-out", "OPTIONS")}
     assert len(places) >= 19
