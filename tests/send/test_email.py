@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.model import Delivery
 from bridge.send.chat import Shown
@@ -18,12 +20,13 @@ from tests.support.mail import an_email
 from tests.support.receivers import NOON, a_delivery, a_root_edit
 
 BRIDGE = "https://bridge.example.com"
+OFFICE = an_email("smtp.example.com:587")
 HOSTILE = "<img src=x onerror=alert(1)>&\"'</td> a\r\nBcc: eve@example.com\r\n\r\nhello \u202egnp"
 
 
 def sent(delivery: Delivery | None = None, **facts: Any) -> EmailMessage:
     """Return the message as a mail program reads it."""
-    made = mail(delivery or a_delivery(**facts), an_email("smtp.example.com:587"), NOON)
+    made = mail(delivery or a_delivery(**facts), OFFICE, NOON)
     return Mail(sender="", to=(), content=made.as_bytes(), user=None).message
 
 
@@ -73,9 +76,7 @@ def test_the_headers_are_those_of_a_mail_that_no_machine_answers() -> None:
 
 
 def test_an_attempt_changes_no_byte_of_the_message() -> None:
-    first, second = (
-        mail(a_delivery(attempts=attempts), an_email("smtp.example.com:587"), NOON).as_bytes() for attempts in (1, 2)
-    )
+    first, second = (mail(a_delivery(attempts=attempts), OFFICE, NOON).as_bytes() for attempts in (1, 2))
     assert first == second
 
 
@@ -111,7 +112,7 @@ def test_both_parts_say_what_slack_is_told() -> None:
 
 
 def test_every_byte_goes_through_a_server_that_takes_seven_bits_and_short_lines() -> None:
-    raw = mail(a_delivery(says={"text": "长" * 5000 + "x" * 5000}), an_email("smtp.example.com:587"), NOON).as_bytes()
+    raw = mail(a_delivery(says={"text": "长" * 5000 + "x" * 5000}), OFFICE, NOON).as_bytes()
     assert raw.isascii()
     assert max(map(len, raw.split(b"\r\n"))) <= 998  # RFC 5322, 2.1.1
     assert b"\n" not in raw.replace(b"\r\n", b"")
@@ -128,6 +129,19 @@ def test_a_hostile_text_makes_no_header_and_no_markup(name: str) -> None:
     assert "\u202e" not in page.text + part(message, "plain") + message["subject"]
 
 
+@settings(deadline=None)
+@given(texts=st.lists(st.text(max_size=300), min_size=4, max_size=4))
+def test_no_text_makes_a_mail_that_cannot_be_read(texts: list[str]) -> None:
+    title, text, name, note = texts
+    made = mail(a_delivery(says={"title": title, "text": text, "fields": [[name, note]]}, note=note), OFFICE, NOON)
+    raw = made.as_bytes()
+    assert raw.isascii()
+    assert max(map(len, raw.split(b"\r\n"))) <= 998
+    read = Mail(sender="", to=(), content=raw, user=None).message
+    assert [*read.defects, *(defect for inner in read.iter_parts() for defect in inner.defects)] == []
+    assert sorted(read.keys()) == sorted(sent().keys())
+
+
 def test_a_subject_is_one_line_however_long_the_title() -> None:
     shown = Shown.of(a_delivery(says={"title": "预告片\n" * 500}), NOON)
     assert len(subject(shown)) == LONGEST_SUBJECT
@@ -136,7 +150,7 @@ def test_a_subject_is_one_line_however_long_the_title() -> None:
 
 
 def test_a_late_message_says_so() -> None:
-    message = mail(a_delivery(), an_email("smtp.example.com:587"), NOON + timedelta(hours=1))
+    message = mail(a_delivery(), OFFICE, NOON + timedelta(hours=1))
     assert "Delivered late: this happened at 2026-11-21 12:00:00 UTC, 1 h ago." in part(message, "plain")
 
 

@@ -376,3 +376,9 @@ def test_a_check_goes_through_the_proxy_too(server: MailServer) -> None:
         found = checked(an_email(server), proxy=proxy.url)
     assert [check.ok for check in found] == [True, True]
     assert found[0].detail == THROUGH_PROXY
+
+
+def test_a_check_says_that_mail_does_not_go_through_every_proxy() -> None:
+    _, found = checked(an_email("mail.example.com:587"), proxy="https://proxy.example.com")
+    assert found.ok is False
+    assert found.detail.startswith("mail cannot go through the https:// proxy of BRIDGE_EGRESS_PROXY")

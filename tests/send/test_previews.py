@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from bridge.model import Delivery
-from bridge.notifiers import Notifier, SlackNotifier, WebhookNotifier
+from bridge.notifiers import Notifier, SlackNotifier, TeamsNotifier, WebhookNotifier
 from bridge.send.integration import MASKED, Preview
 from bridge.send.registry import integration_of
 from bridge.send.webhook import curl
 from tests.support import receivers
+from tests.support.mail import an_email
 from tests.support.receivers import NOON, SECRET, a_slack
 
 AGENT = "ci-bridge/9.9.9"
@@ -132,6 +133,18 @@ def test_links_times_and_mentions_of_a_slack_message_are_read_as_slack_shows_the
         ("open *it*", "https://h.example/?a=1&b=2"),
         ("Silence this rule", "https://bridge.example.com/silences/add?rule=failed"),
     ]
+
+
+def test_mail_and_cards_are_shown_as_they_are_read() -> None:
+    for notifier, address in (
+        (an_email("smtp.example.com:587"), "media@example.com, ops@example.com by smtp.example.com:587"),
+        (TeamsNotifier(name="ops", url="https://prod.logic.azure.example/workflows/hush?sig=hush"),
+         "https://prod.logic.azure.example/PATH"),
+    ):  # fmt: skip
+        asked = sent(a_delivery(note="a note"), notifier)
+        assert (asked.address, asked.curl) == (address, None)
+        assert bold(asked) == ["❌ Failed: 预告片.mp4"]
+        assert read(asked)[1:] == ["a < b & c", "queue: 转码", "a note", "failed · j1"]
 
 
 def test_a_channel_of_its_own_is_shown_while_it_is_allowed() -> None:

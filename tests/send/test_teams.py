@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.model import Attempt, Reason, Rejected, RetryLater, Sent
 from bridge.notifiers import TeamsNotifier
-from bridge.send.teams import LIMIT, size
-from tests.support.receivers import AGAIN, REPETITION, Receiver, answering, attempt_to
+from bridge.send.chat import Shown
+from bridge.send.teams import LIMIT, card, size
+from tests.support.receivers import AGAIN, NOON, REPETITION, Receiver, a_delivery, answering, attempt_to
 
 BRIDGE = "https://bridge.example.com"
 OK = answering("202 Accepted", b"")
@@ -26,9 +29,9 @@ def sent(**delivery: Any) -> tuple[Attempt, dict[str, Any]]:
     (attachment,) = request.json["attachments"]
     assert request.json["type"] == "message"
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
-    card: dict[str, Any] = attachment["content"]
-    assert (card["type"], card["version"]) == ("AdaptiveCard", "1.4")
-    return made, card
+    content: dict[str, Any] = attachment["content"]
+    assert (content["type"], content["version"]) == ("AdaptiveCard", "1.4")
+    return made, content
 
 
 def answered(status: str, body: bytes = b"", *headers: str) -> Any:
@@ -100,6 +103,14 @@ def test_a_long_text_is_cut_and_the_rest_stays(text: str) -> None:
     _, card = sent(says={"text": text, "public_url": BRIDGE}, note="n" * 9000)
     assert LIMIT * 0.9 <= size(card) <= LIMIT
     assert lines(card)[-1] == "failed · j1 · Silence this rule"
+
+
+@settings(deadline=None)
+@given(text=st.text(), times=st.integers(1, 400))
+def test_no_text_makes_a_card_too_big(text: str, times: int) -> None:
+    long = text * times
+    says = {"title": long, "text": long, "fields": [[long, long]] * 12, "public_url": BRIDGE}
+    assert size(card(Shown.of(a_delivery(says=says, note=long), NOON))) <= LIMIT
 
 
 @pytest.mark.parametrize("part", ["title", "text", "file", "rule"])
