@@ -17,7 +17,7 @@ from bridge.notifiers import EmailNotifier
 from bridge.send.client import HttpClient
 from bridge.send.email import Email
 from bridge.send.email.answer import Stopped
-from bridge.send.email.smtp import FEW_ATTEMPTS, talking
+from bridge.send.email.smtp import FEW_ATTEMPTS, SAID_CAP, talking
 from bridge.send.integration import THROUGH_PROXY, Check, Egress
 from bridge.simulator.smtp import CONTENT, CUT, GREETING, HANG_UP, MailServer
 from tests.send.probes import Probe
@@ -307,6 +307,16 @@ def test_what_may_have_been_accepted_comes_again_under_the_same_id(server: MailS
     assert mailed(an_email(server), attempts=2).outcome == Sent()
     first, second = (mail.message["message-id"] for mail in server.mails)
     assert first == second == "<d_1@example.com>"
+
+
+@pytest.mark.parametrize("command", ["EHLO", "MAIL", CONTENT])
+def test_a_server_that_talks_without_end_is_left(server: MailServer, command: str) -> None:
+    server.fault = saying({command: b"250-more\r\n" * (SAID_CAP // 10 + 1) + b"250 end"})
+    made = mailed(an_email(server)).outcome
+    assert isinstance(made, RetryLater)
+    assert made.reason == Reason.CONNECTION
+    assert made.why.startswith(f"{server.place} sent too many bytes")
+    assert ("may have accepted the message" in made.why) == (command == CONTENT)
 
 
 def test_nobody_there_is_a_fault_of_the_connection() -> None:

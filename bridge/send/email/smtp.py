@@ -21,6 +21,7 @@ from bridge.send.http_types import Failure
 from bridge.send.tcp import Connection, connect
 
 DEADLINE_S = 15.0  # of the whole talk, the look-up included; as for a webhook
+SAID_CAP = 64 * 1024  # bytes of a server's answers in one talk; smtplib limits their lines, not how many there are
 FEW_ATTEMPTS = 3  # so often all wait for an address that is refused for now, as by greylisting
 
 _DOT_FIRST = re.compile(rb"^\.", re.MULTILINE)
@@ -35,6 +36,7 @@ class Talk:
         self._notifier, self._context = notifier, context
         self._smtp = smtplib.SMTP(local_hostname=_literal(connection.socket))
         self._smtp.sock = self._plain = connection.socket
+        self._smtp.file = self._said = _Said(connection.socket, SAID_CAP)
         self.address = connection.address
         self.is_greeted = self.may_be_accepted = False
 
@@ -74,6 +76,10 @@ class Talk:
             self._smtp.putcmd("QUIT")  # nothing depends on the answer
         self._smtp.close()
 
+    @property
+    def is_flooded(self) -> bool:
+        return self._said.left < 0
+
     def _start_tls(self) -> None:
         if not self._smtp.has_extn("starttls"):
             raise no_starttls(self._notifier.server)
@@ -94,7 +100,8 @@ class Talk:
             other = "starttls" if self._notifier.tls == "tls" else "tls"
             why = f'the TLS handshake with {server} failed: {fault.reason or fault}; tls = "{other}" may be right'
             raise Stopped(RetryLater(why, Reason.CONNECTION)) from None
-        self._smtp.file = None  # with what was sent too early, in plain text
+        self._said.close()  # with what was sent too early, in plain text
+        self._smtp.file = self._said = _Said(self._smtp.sock, self._said.left)
 
     def _log_in(self, user: str, password: str) -> None:
         offered = self._smtp.esmtp_features.get("auth", "").upper().split()
@@ -153,10 +160,28 @@ def _late(notifier: EmailNotifier, talk: Talk, deadline_s: float) -> RetryLater:
 
 
 def _lost(server: str, talk: Talk, fault: Exception) -> RetryLater:
-    what = "closed the connection without an answer"
+    what = "sent too many bytes" if talk.is_flooded else "closed the connection without an answer"
     if isinstance(fault, smtplib.SMTPResponseException):  # a line too long
         what = "did not answer in SMTP"
     return RetryLater(f"{server} {what}{_MAYBE if talk.may_be_accepted else ''}", Reason.CONNECTION)
+
+
+class _Said:
+    """The lines that a server sends, at most so many bytes: OSError ends the talk then."""
+
+    def __init__(self, connected: socket.socket, left: int) -> None:
+        self._file = connected.makefile("rb")
+        self.left = left
+
+    def readline(self, most: int) -> bytes:
+        line = self._file.readline(most)
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError("too many bytes")
+        return line
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Deadline:
