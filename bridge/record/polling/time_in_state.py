@@ -45,8 +45,12 @@ def jobs_in_state(
     begun = select(jobs.c.bucket, jobs.c.id, jobs.c.detail, jobs.c.stream, *step)
     begun = begun.join(transitions, same_step(transitions, jobs))
     old = transitions.c.happened_at < ms(began_before + _SLACK)
-    # What CI's times say began at the earliest when the job was created; of a time to come nothing is believed.
-    young = and_(jobs.c.created_at.between(ms(began_before) + 1, ms(as_of)), transitions.c.was.in_((NEW, SUBMITTED)))
+    # A time that CI gives later is not before the job was created; of a time to come nothing is believed.
+    young = and_(
+        jobs.c.created_at.between(ms(began_before) + 1, ms(as_of)),
+        transitions.c.happened_at > ms(began_before),
+        transitions.c.was.in_((NEW, SUBMITTED)),
+    )
     rows = tx.execute(begun.where(mine, old, func.coalesce(~young, true())).order_by(jobs.c.n)).all()
     fired: dict[tuple[str, str], dict[str, Alarm]] = defaultdict(dict)
     if rows and with_alarms:
