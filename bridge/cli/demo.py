@@ -32,7 +32,7 @@ from bridge.simulator.callbacks import CallbackSender, Format
 from bridge.simulator.ci import DEMO_SECRET_ID, DEMO_SECRET_KEY, CiSimulator
 from bridge.simulator.jobs import Director
 from bridge.simulator.receiver import Received, WebhookReceiver
-from bridge.simulator.robots import ROBOTS
+from bridge.simulator.robots import CHATS
 from bridge.simulator.slack import DEMO_TOKEN, Limits, SlackLookAlike
 from bridge.simulator.web import Answer, WebServer, text_answer
 from bridge.wiring import parts
@@ -55,7 +55,7 @@ _QUEUES = ("p2242ab62c7c94486915508540933a2c6", "p11223344556677889900aabbccddee
 @click.option("--serve", is_flag=True, help="Keep running, with the dashboard and the admin API, until Ctrl-C.")
 @click.option(
     "--chat",
-    type=click.Choice(["slack", *ROBOTS]),
+    type=click.Choice(["slack", *CHATS]),
     default="slack",
     show_default=True,
     help="Which chat tool people are notified in.",
@@ -104,7 +104,7 @@ class _Chat:
     def started(cls, name: str, stack: ExitStack) -> _Chat:
         if name == "slack":
             return cls.slack(stack.enter_context(SlackLookAlike()))
-        robot = stack.enter_context(ROBOTS[name]())
+        robot = stack.enter_context(CHATS[name]())
         return cls(name, lambda: [post.plain for post in robot.posts], {_ROBOT_URL: robot.webhook})
 
 

@@ -1,4 +1,4 @@
-"""Look-alikes of the group robots of WeCom, DingTalk and Feishu: they check keys and signatures, keep limits and texts.
+"""Look-alikes of the group robots of WeCom, DingTalk, Feishu and Teams: they check keys, keep limits and texts.
 
 A robot has one address with a key in it, and posts to one group. What it refuses it refuses in the body of a 200. Only
 what a notifier may send is known here: texts, Markdown and Feishu's cards. Read 2026-12-01, if not said otherwise:
@@ -340,7 +340,61 @@ class Feishu(Robot):
         return {"code": code, "data": {}, "msg": why, **more}
 
 
-ROBOTS: Mapping[str, type[Robot]] = {"wecom": Wecom, "dingtalk": DingTalk, "feishu": Feishu}
+class Teams(Robot):
+    """A workflow of Microsoft Teams: it answers by status, as `send/teams.py` says, and signs in its address."""
+
+    path = "/workflows/1/triggers/manual/paths/invoke"
+    limits = ((4, 1 / 60),)
+    too_fast = (429, "TooManyRequests")
+    _MOST_BYTES = 28_000  # of the body
+
+    @property
+    def webhook(self) -> str:
+        return f"{self.url}{self.path}?sig={self.key}"
+
+    def respond(self, request: Request) -> Answer:
+        if request.method != "POST" or request.path != self.path:
+            return json_answer({"error": {"code": "WorkflowNotFound", "message": "not found"}}, status=404)
+        try:
+            self._accept(request)
+        except Refused as refusal:
+            self._count(refusal.code)
+            return json_answer({"error": {"code": str(refusal), "message": ""}}, status=refusal.code)
+        self._count(0)
+        return Answer(status=202)
+
+    def _content(self, request: Request) -> Mapping[str, Any]:
+        if dict(request.query).get("sig") != self.key:
+            raise Refused(401, "AuthorizationFailed")
+        if len(request.body) > self._MOST_BYTES:
+            raise Refused(413, "RequestEntityTooLarge")
+        content = _object(request.body)
+        if content is None:
+            raise Refused(400, "InvalidRequestContent")
+        return content
+
+    def _read(self, content: Mapping[str, Any], at: float) -> Post:
+        try:
+            (attachment,) = content["attachments"]
+            card = attachment["content"]
+            first, *rest = [self._line(line) for line in card["body"]]
+            actions = [action["url"] for action in card["actions"]]
+        except (KeyError, TypeError, ValueError):
+            raise Refused(400, "InvalidRequestContent") from None
+        links = [*first[1], *actions, *(url for _, urls in rest for url in urls)]
+        return _post(at, "\n".join(text for text, _ in (first, *rest)), links=links)
+
+    @staticmethod
+    def _line(line: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """Return the text of a line, and where it leads."""
+        runs = line["inlines"]
+        return "".join(run["text"] for run in runs), [
+            run["selectAction"]["url"] for run in runs if "selectAction" in run
+        ]
+
+
+ROBOTS: Mapping[str, type[Robot]] = {"wecom": Wecom, "dingtalk": DingTalk, "feishu": Feishu}  # that answer by codes
+CHATS: Mapping[str, type[Robot]] = {**ROBOTS, "teams": Teams}
 
 
 def _post(at: float, text: str, *, title: str = "", links: Sequence[str] = (), mentions: Sequence[str] = ()) -> Post:

@@ -19,7 +19,7 @@ from bridge.cli import main
 from bridge.model import JobProblem
 from bridge.record.polling import problems, snapshots
 from bridge.simulator.receiver import Received
-from bridge.simulator.robots import ROBOTS
+from bridge.simulator.robots import CHATS
 from tests.support.commands import REPOSITORY, call, run
 from tests.support.nouns import NOON, a_job
 from tests.support.stage import BUCKET, Stage
@@ -186,7 +186,7 @@ def test_sigterm_ends_a_worker_that_hangs_in_its_database(stage: Stage) -> None:
         assert "stopped at the time limit" in stage.log
 
 
-@pytest.mark.parametrize("chat", ["slack", *ROBOTS])
+@pytest.mark.parametrize("chat", ["slack", *CHATS])
 def test_the_demo_lists_every_delivery_with_its_outcome_and_exits_0(chat: str) -> None:
     seen = run("demo", "--chat", chat)
     assert seen.returncode == 0, seen.stdout + seen.stderr

@@ -1,4 +1,4 @@
-"""Storms to group robots, in simulated time, with the real sender: within their limits, and nothing is lost."""
+"""Storms to group robots and by mail, in simulated time, with the real sender: within limits, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import requests
 from bridge.record.database import Database
 from bridge.send.client import HttpClient
 from bridge.send.sender import Sender
-from bridge.simulator.robots import ROBOTS, Robot
+from bridge.simulator.robots import CHATS, Robot
+from bridge.simulator.smtp import MailServer
+from tests.support.mail import PASSWORD, USER, a_mail_server, trusting
 from tests.support.nouns import minutes, seconds
 from tests.support.receivers import LOOPBACK, NOBODY
 from tests.support.rig import Rig
@@ -31,6 +33,12 @@ name = "failed"
 to = "Failed"
 notify = "ops"
 """
+MAIL = f"""server = "{{place}}"
+username = "{USER}"
+password = {{{{ env = "SERVER_PASSWORD" }}}}
+from = "{USER}"
+to = "ops@example.com"
+"""
 OTHERS = {"msgtype": "markdown", "markdown": {"title": "x", "text": "x"}}  # of somebody else who uses DingTalk's robot
 
 
@@ -46,11 +54,10 @@ class Stage(Rig):
             self.dispatcher.wake()  # it does not wait where nothing is to come
             busy = bool(self.dispatcher.run_once() or self.dispatcher.unfinished)
 
-    def sends(self) -> None:
+    def sends(self, client: HttpClient | None = None) -> None:
         """Send with the real sender from now on."""
-        self.sender = Sender(
-            client=HttpClient(allow=LOOPBACK), notifiers=self.book.notifiers, clock=self.clock, slack_api_url=NOBODY
-        )
+        client = client or HttpClient(allow=LOOPBACK)
+        self.sender = Sender(client=client, notifiers=self.book.notifiers, clock=self.clock, slack_api_url=NOBODY)
         self.dispatcher = self.new_dispatcher(transport=self.sender)
 
     def fail(self, jobs: int) -> None:
@@ -68,12 +75,25 @@ class Stage(Rig):
 
 
 @pytest.fixture
+def staged_mail(db: Database) -> Iterator[tuple[Stage, MailServer]]:
+    """Return the stage with a mail server."""
+    stage = Stage(db)
+    with a_mail_server() as server:
+        given = GIVEN.replace('url = {{ env = "URL" }}', MAIL).format(tool="email", keys="", place=server.place)
+        stage.start(given=given, environ={"SERVER_PASSWORD": PASSWORD})
+        stage.sends(trusting())
+        stage.first_poll()
+        yield stage, server
+        stage.sender.close(1)
+
+
+@pytest.fixture
 def staged(db: Database) -> Iterator[Callable[..., Stage]]:
     """Return what makes the stage with a tool's robot."""
 
     def make(tool: str, keys: str = "") -> Stage:
         stage = Stage(db)
-        stage.robot = stack.enter_context(ROBOTS[tool](clock=lambda: stage.clock().timestamp()))
+        stage.robot = stack.enter_context(CHATS[tool](clock=lambda: stage.clock().timestamp()))
         stage.start(given=GIVEN.format(tool=tool, keys=keys), environ={"URL": stage.robot.webhook})
         stage.sends()
         stack.callback(stage.sender.close, 1)
@@ -84,17 +104,29 @@ def staged(db: Database) -> Iterator[Callable[..., Stage]]:
         yield make
 
 
-@pytest.mark.parametrize("tool", ROBOTS)
+@pytest.mark.parametrize("tool", CHATS)
 def test_499_failures_at_once_are_a_minute_of_messages_and_a_digest(staged, tool):
     stage = staged(tool)
     stage.fail(499)
     stage.lives(seconds(80), step=seconds(0.2))
+    assert_told(stage)
+    assert stage.robot.answers == {0: len(stage.robot.posts)}
+
+
+def test_499_failures_at_once_are_a_minute_of_mails_and_a_digest(staged_mail):
+    stage, server = staged_mail
+    stage.fail(499)
+    stage.lives(seconds(80), step=seconds(0.5))
+    assert_told(stage, len(server.mails))
+    assert len({mail.message["Message-ID"] for mail in server.mails}) == len(server.mails)
+
+
+def assert_told(stage, told=None):
     alone, together, messages = stage.counts()
     assert alone + together == 499
     places = minutes(1) / stage.book.notifiers["ops"].limit_of(None).interval  # 18.5 of WeCom's
     assert places - 2 < alone < places + 1
-    assert stage.robot.answers == {0: messages}
-    assert len(stage.robot.posts) == messages
+    assert messages == (len(stage.robot.posts) if told is None else told)
 
 
 @pytest.mark.parametrize("tool", ["wecom", "dingtalk"])
