@@ -46,6 +46,7 @@ LOOKBACK = timedelta(hours=24)
 ASKED_AGAIN = tuple(timedelta(minutes=minutes) for minutes in (5, 30, 120, 480, 1440))
 _NONE = timedelta(0)
 _GRACE = timedelta(seconds=2)  # CI's times are whole seconds
+LATER = timedelta(minutes=2)  # than it was seen here, at the most, it is stored: a question may be repeated
 _AGREE = timedelta(seconds=30)  # clocks that agree for certain: a minute apart they do not
 _POSSIBLE = timedelta(minutes=1)
 _QUIET = timedelta(hours=1)  # by which a mark may lie further back where they do not
@@ -147,6 +148,9 @@ class Step:
     was: str
     to: str
     queue: str
+    seen_at: datetime
+    earliest: datetime  # that it may have happened
+    latest: datetime
     silent: bool | None = False
     inferred: bool = False
 
@@ -212,6 +216,7 @@ class Oracle:
     denials: dict[str, Denial] = field(default_factory=dict)
     gone: dict[str, Gone] = field(default_factory=dict)
     began: datetime | None = None  # the poll under way
+    behind: timedelta = _NONE  # by so much, at the most, CI's clock was behind in it
     started: dict[str, bool] = field(default_factory=dict)  # whether it had a time of start when it was last seen
 
     # --- streams -----------------------------------------------------------------------------------------------------
@@ -234,6 +239,7 @@ class Oracle:
 
     def poll_begins(self, watch: str, asks: Iterable[Stream], in_force: Iterable[Stream], now: datetime) -> None:
         in_force, met, self.began = list(in_force), dict(self.streams), now
+        self.behind = min(self.skew, _NONE)
         for stream in asks:
             if stream not in met:
                 covering = [met[s] for s in in_force if s in met and s.covers(stream)]
@@ -282,6 +288,7 @@ class Oracle:
     def takes_in(self, question: Question, body: bytes, date: datetime | None) -> None:
         """Take in an answer that arrived in whole; `date` is its Date."""
         whole = Whole.read(body)
+        self._hears(date)
         if question.stream is None:
             self._takes_in_by_id(question, whole, date)
             return
@@ -331,6 +338,7 @@ class Oracle:
     ) -> None:
         """Take in an answer about jobs that a callback named."""
         whole = Whole.read(body)
+        self._hears(date)
         for job in _once(whole.jobs) if not whole.broken else ():
             known = self.streams_of(Stream(job.tag, job.queue), in_force)
             if job.id not in question.ids or job.state is None or not known:
@@ -361,7 +369,7 @@ class Oracle:
         one.times, one.last = one.times + 1, now
         if one.times >= 3 and one.last - one.first >= 2 * EVERY:
             last = self.steps[job_id][-1]
-            self.steps[job_id].append(Step(last.to, GONE, last.queue))
+            self.steps[job_id].append(Step(last.to, GONE, last.queue, now, now, now))
             self.gone[job_id] = Gone(now, now)
 
     def _leaves_out(self, job: Shown, known: Known) -> None:
@@ -385,9 +393,20 @@ class Oracle:
         if silent is not True and job.proves(max(now, date or now)):
             before = was
             for proved in _proved(job, named, had_started):
-                steps.append(Step(before, proved, job.queue, silent, inferred=True))
+                steps.append(Step(before, proved, job.queue, now, now, now, silent, inferred=True))
                 before = proved
-        steps.append(Step(was, state, job.queue, silent))
+        steps.append(Step(was, state, job.queue, now, *self._happened(job, last, now), silent))
+
+    def _hears(self, date: datetime | None) -> None:
+        if date:
+            self.behind = min(self.behind, date - self.clock())
+
+    def _happened(self, job: Shown, last: str, now: datetime) -> tuple[datetime, datetime]:
+        """Return between which times a job came to its state: when CI says, but not later than by either clock."""
+        was_new = (last, job.state) == (NEW, "Submitted")
+        said = job.ended_at if job.state in FINAL else job.created_at if was_new else None
+        is_certain = said and said <= now and job.proves(now)
+        return min(said or now, now + self.behind), said if said and is_certain else now + LATER
 
     def _named(self, steps: list[Step]) -> str:
         return next(step.to for step in reversed(steps) if step.to != GONE)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 
 from bridge.simulator.receiver import Received
+from tests.world.incidents import Incidents
 from tests.world.oracle import FINAL, GONE, Oracle
-from tests.world.scenery import GROUP, Inbox
+from tests.world.scenery import GROUP, INCIDENTS, Inbox
 
 Key = tuple[str, str, int]  # notifier, job, number of the transition
 
 
 class ReceivedCheck:
-    def __init__(self, inbox: Inbox, oracle: Oracle) -> None:
-        self._ears, self._oracle = inbox, oracle
+    def __init__(self, inbox: Inbox, oracle: Oracle, incidents: Incidents) -> None:
+        self._ears, self._oracle, self._incidents = inbox, oracle, incidents
         self._compared = 0
         self._may_repeat: dict[str, int] = defaultdict(int)
         self._heard: dict[Key, list[Received]] = defaultdict(list)
         self._groups: dict[str, list[Received]] = defaultdict(list)
+        self._told: dict[str, list[Received]] = defaultdict(list)  # of incidents, by delivery
         self._last: dict[tuple[str, str], int] = defaultdict(int)
 
     def count(self) -> int:
@@ -36,6 +38,9 @@ class ReceivedCheck:
             body = one.json
             if one.path == f"/{GROUP}":
                 self._compare_group(one)
+                continue
+            if one.path == f"/{INCIDENTS}":
+                self._compare_incident(one)
                 continue
             key = one.path.removeprefix("/"), body["subject"], int(body["sequence"])
             assert key in must, f"nobody should receive {key}"
@@ -59,8 +64,19 @@ class ReceivedCheck:
         self._compare_repeated(one, self._groups[job])
         self._groups[job].append(one)
 
+    def _compare_incident(self, one: Received) -> None:
+        """What is stored is received as it is: that an incident opened before that it is over."""
+        stored = self._incidents.deliveries
+        told = stored[one.id or ""]
+        assert (one.json["type"], one.json["data"]) == (told.type, told.data)
+        opened = [id_ for id_, other in stored.items() if other.opens and other.of == told.of and other.key == told.key]
+        assert told.opens or any(self._told[id_] for id_ in opened), f"not told that it opened: {told}"
+        self._compare_repeated(one, self._told[told.delivery])
+        self._told[told.delivery].append(one)
+
     def compare_the_end(self) -> None:
         assert self._groups.keys() == self._oracle.groups()
+        self._incidents.compare_the_end({id_ for id_, found in self._told.items() if found})
         never = set(self._oracle.must_receive()) - {key for key, found in self._heard.items() if found}
         assert not never, f"never sent: {sorted(never)}"
 

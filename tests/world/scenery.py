@@ -95,7 +95,7 @@ class Scenery:
         return Sender(client=client, notifiers=book.notifiers, clock=self.time, slack_api_url="http://127.0.0.1:9/")
 
     def book(self, text: str) -> Rulebook:
-        urls = {f"{name.upper()}_URL": f"{self.receiver.url}/{name}" for name in ("cms", "next", GROUP)}
+        urls = {f"{name.upper()}_URL": f"{self.receiver.url}/{name}" for name in ("cms", "next", GROUP, INCIDENTS)}
         return read(text, {**urls, "SECRET": SECRET})
 
     def new_world(self, inbox: Inbox) -> str:
@@ -154,7 +154,47 @@ WATCHES = {
 }
 
 GROUP = "group"  # the notifier of the rule over several jobs: each job is one for itself
+INCIDENTS = "incidents"  # the notifier of those that tests/world/incidents.py is about
 _TELL = """
+[notifier.incidents]
+type = "webhook"
+url = { env = "INCIDENTS_URL" }
+secret = { env = "SECRET" }
+retry = "999d"
+
+[[rule]]
+name = "busy"
+to = "Success"
+by = ["queue"]
+count = ">= 2"
+within = "10m"
+recover = true
+notify = "incidents"
+
+[[rule]]
+name = "storm"
+to = "done"
+count = ">= 3"
+within = "1h"
+recover = true
+notify = "incidents"
+
+[[rule]]
+name = "silent"
+absent = "Success"
+for = "2h"
+recover = true
+notify = "incidents"
+
+[[rule]]
+name = "backlog"
+in = "Submitted"
+for = "10m"
+by = ["queue"]
+count = ">= 2"
+recover = true
+notify = "incidents"
+
 [notifier.group]
 type = "webhook"
 url = { env = "GROUP_URL" }

@@ -234,3 +234,71 @@ def test_a_callback_comes_while_a_first_snapshot_is_not_complete(world: Worlds) 
     assert not here.oracle.steps.get(here.jobs.ids[0])
     here.poll(0, 0)
     assert last(here) == "Success"
+
+
+# --- rules over several jobs ----------------------------------------------------------------------------------------
+
+
+def told(world: World, rule: str) -> list[tuple[str, int]]:
+    """Return what was told of a rule, and of how many jobs."""
+    return [
+        (one.type.rpartition(".")[2], one.data["count"])
+        for (name, _), mine in world.incidents.told.items()
+        for one in mine
+        if name == rule
+    ]
+
+
+@on_both
+def test_jobs_that_end_together_are_told_once_and_those_that_end_later_are_others(world: Worlds) -> None:
+    here = world(page_size=1)
+    for _ in range(2):
+        here.happen(Pass(31), ENDED, Pass(400), ENDED)
+        here.poll(0, 0)
+        here.happen(Pass(601), ENDED)
+        here.poll(0, 0)
+        here.happen(Pass(1300))
+        here.poll(0, 0)
+    assert told(here, "busy") == [("opened", 2), ("closed", 2)] * 2
+
+
+def test_what_ended_together_twice_before_anybody_looked_is_told_as_two(world: Worlds) -> None:
+    here = world()
+    for _ in range(2):
+        here.happen(Pass(1200), ENDED, ENDED, Pass(9))
+    here.poll(0, 0)
+    assert told(here, "busy") == [("opened", 2), ("opened", 2)]
+
+
+@on_both
+def test_that_none_came_is_told_until_one_does(world: Worlds) -> None:
+    here = world()
+    for pause in (7000, 300, 31):
+        here.happen(Pass(pause))
+        here.poll(0, 0)
+    assert told(here, "silent") == [("opened", 0)]
+    here.happen(ENDED)
+    here.poll(0, 0)
+    assert told(here, "silent") == [("opened", 0), ("closed", 1)]
+    here.happen(Pass(7000), ENDED)
+    here.poll(0, 0)
+    here.happen(Pass(400))
+    here.poll(0, 0)
+    assert len(told(here, "silent")) == 2
+
+
+@on_both
+def test_jobs_that_wait_together_are_told_once_and_those_that_began_to_are_not(world: Worlds) -> None:
+    here = world(past=[Create()])
+    here.happen(Create(), Pass(400), Create())
+    here.poll(0, 0)
+    here.happen(Pass(300))
+    here.poll(0, 0)
+    assert told(here, "backlog") == [("opened", 2)]
+    here.happen(Move(1, "Running"), Pass(31))
+    here.poll(0, 0)
+    here.happen(Move(0, "Running"), Move(2, "Running"), Pass(700))
+    here.poll(0, 0)
+    here.happen(Pass(31))
+    here.poll(0, 0)
+    assert told(here, "backlog") == [("opened", 2), ("closed", 0)]

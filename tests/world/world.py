@@ -22,6 +22,7 @@ from bridge.simulator.web import Answer, Request
 from bridge.wiring import parts
 from tests.world import events, record
 from tests.world.events import Arrival, Event, Heal, Pass, Truly, dated
+from tests.world.incidents import Incidents
 from tests.world.jobs import Jobs
 from tests.world.oddities import FIELDS
 from tests.world.oracle import FINAL, GONE, Oracle, Question, Stream
@@ -73,7 +74,8 @@ class World:
         self.ci.skew_s, self.ci.page_size_cap, self.ci.fault = self.skew_s, self.page_size, self._answer
         self.ci.ignores = frozenset(self.ignores)
         self.oracle = Oracle(timedelta(seconds=self.skew_s), self.announce, self.time)
-        self.received = ReceivedCheck(self.inbox, self.oracle)
+        self.incidents = Incidents(self.oracle)
+        self.received = ReceivedCheck(self.inbox, self.oracle, self.incidents)
         self._births = itertools.count(1)
         self.jobs = Jobs(self.ci, self.time, self.bucket, known=lambda job: bool(self.oracle.steps.get(job)))
         self._asking: list[Asking] = []
@@ -195,9 +197,17 @@ class World:
         assert not here.fenced or found is None, "a poll went on without its lease"
         if not self._asking:
             record.compare(self.db, self.oracle)
+            self.incidents.compare(self.db, judged=found is not None)
             if complete and here.plain:
                 self._compare_with_the_truth(asked)
+                if found and not found.behind and (self.skew_s, self.dates) == (0, "right"):
+                    self._compare_incidents(asked, began)
         return found
+
+    def _compare_incidents(self, asked: Watch, began: datetime) -> None:
+        if self.book.watches == (asked,):
+            listed = [job for job in self.jobs.ids if job not in self.jobs.unlisted and self._is_readable(job)]
+            self.incidents.compare_whole(began, listed)
 
     def _compare_with_the_truth(self, asked: Watch) -> None:
         """After a poll whose every answer was as CI made it, nothing that it could see is unknown."""
@@ -236,6 +246,7 @@ class World:
                 raise self._troubles[0]
         if not self._asking:
             record.compare(self.db, self.oracle)
+            self.incidents.compare(self.db, judged=False)
 
     def _ask_between(self, worker: int, poll: Poll) -> None:
         here = self._asking[-1]
@@ -284,6 +295,7 @@ class World:
         self.book = self._books[which]
         parts.sync(self.db, self.book, clock=self.time)
         self.oracle.rules_change(self._in_force)
+        self.incidents.rules_change(self._in_force)
 
     @property
     def _in_force(self) -> set[Stream]:
