@@ -20,15 +20,17 @@ from tests.support.rules_texts import RULE, WATCH
 each_way = pytest.mark.parametrize("example", WAYS.values(), ids=WAYS)
 
 
-def sent_to(example: Example, url: str, client: HttpClient | None = None) -> Attempt:
-    api = url if example.through_api else NOBODY
-    return attempt_to(example.notifier(url), client or example.client(), slack_api_url=api, **example.delivery)
+def sent_to(example: Example, url: str, client: HttpClient | None = None, **delivery: Any) -> Attempt:
+    api, facts = url if example.through_api else NOBODY, {**example.delivery, **delivery}
+    return attempt_to(example.notifier(url), client or example.client(), slack_api_url=api, **facts)
 
 
-def answered(example: Example, behave: Any) -> Attempt:
+def answered(example: Example, behave: Any, **delivery: Any) -> Attempt:
     with example.receiver(behave) as receiver:
-        made = sent_to(example, receiver.url)
+        made = sent_to(example, receiver.url, **delivery)
     assert len(receiver.requests) == 1
+    for request in receiver.requests:
+        assert "\ufffd" not in (request if isinstance(request, str) else request.body.decode())
     return made
 
 
@@ -52,6 +54,14 @@ def test_what_the_receiver_accepts_is_sent(example: Example) -> None:
     made = answered(example, example.accepts)
     assert isinstance(made.outcome, Sent)
     assert (made.address, made.started_at) == ("127.0.0.1", NOON)
+
+
+@each_way
+@pytest.mark.parametrize("text", ["转码失败😀", "👩‍👩‍👧", "\u202e\n"])
+def test_a_huge_text_of_any_signs_is_sent(example: Example, text: str) -> None:
+    long = text * 5_000
+    says = {"title": long, "text": long, "fields": [[long, long]] * 30, "file": long, "rule": long, "mention": ["here"]}
+    assert isinstance(answered(example, example.accepts, says=says).outcome, Sent)
 
 
 @each_way
