@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any, ClassVar, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from bridge.model import Job, Message, Rate, SharedLimit
 
@@ -295,7 +296,14 @@ class RobotNotifier(Notifier):
 
     def limit_of(self, channel: str | None) -> SharedLimit:  # noqa: ARG002 - a robot is in one group
         interval = _shared_interval(self.rate, self.interval)
-        return SharedLimit(name=f"{self.type} robot {_digest_of(self.url)}", interval=interval)
+        return SharedLimit(name=f"{self.type} robot {_digest_of(self._key)}", interval=interval)
+
+    @property
+    def _key(self) -> str:
+        """The key in the URL, which may be written in several ways."""
+        parts = urlsplit(self.url)
+        query = parse_qs(parts.query)
+        return next((query[name][0] for name in ("key", "access_token", "sig") if name in query), parts.path)
 
     @property
     def hidden(self) -> tuple[str, ...]:

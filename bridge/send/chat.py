@@ -314,6 +314,7 @@ def _human(seconds: float) -> str:
 # --- written in a chat's markup -------------------------------------------------------------------------------------
 
 _LONGEST_URL = 500
+_SHORTEST_LABEL = 24
 _LONGEST_NAME = 100  # of a field
 
 
@@ -341,7 +342,7 @@ class Markup(ABC):
     def tokens(self, part: Piece) -> Iterable[str]:
         """Return what is not to be cut of a piece: a link, a time, or each character of a text."""
         if part.url and len(part.url) <= _LONGEST_URL:
-            return [self.link(self.escape(" ".join(part.text.split())), "%20".join(part.url.split()))]
+            return [self.link(self.escape(_label(part)), "%20".join(part.url.split()))]
         if part.at:
             return [f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M:%S UTC}"]
         return map(self.escaped, visible(part.text, lines=True))
@@ -375,18 +376,38 @@ class _Plain(Markup):
         return text
 
 
+def _label(part: Piece) -> str:
+    return " ".join(part.text.split())
+
+
 def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
-    """Return pieces in a markup, at most `limit` long: then "…" ends them, and no link or character is cut in two."""
+    """Return pieces in a markup, at most `limit` long: then "…" ends them, or the label of a link.
+
+    No URL or character is cut in two.
+    """
     made, room = list[str](), limit
     fits = 0  # of `made`, with the mark behind them
-    for token in (token for part in parts for token in markup.tokens(part)):
-        room -= markup.size(token)
-        if room < 0:
-            return "".join(made[:fits]).rstrip(" \n\u200d") + (MARK if limit >= markup.size(MARK) else "")
-        made.append(token)
-        if room >= markup.size(MARK):
-            fits = len(made)
+    for piece in parts:
+        for token in markup.tokens(piece):
+            size = markup.size(token)
+            if size > room:
+                if short := _shortened(piece, room, markup):
+                    return "".join([*made, short])
+                return "".join(made[:fits]).rstrip(" \n\u200d") + (MARK if limit >= markup.size(MARK) else "")
+            made.append(token)
+            room -= size
+            if room >= markup.size(MARK):
+                fits = len(made)
     return "".join(made).strip()
+
+
+def _shortened(part: Piece, room: int, markup: Markup) -> str:
+    """Return a link with its label cut; "" if there is no room for one, or the piece is no link."""
+    if not part.url or len(part.url) > _LONGEST_URL:
+        return ""
+    url = "%20".join(part.url.split())
+    left = room - markup.size(markup.link("", url))
+    return markup.link(written([Piece(_label(part))], left, markup), url) if left >= _SHORTEST_LABEL else ""
 
 
 def plain_title(shown: Shown, limit: int) -> str:
@@ -394,20 +415,30 @@ def plain_title(shown: Shown, limit: int) -> str:
     return written([Piece(f"{shown.symbol} "), *shown.title], limit, _Plain())
 
 
-def message(shown: Shown, limit: int, markup: Markup, *, end: str = "", between: str = "\n") -> str:
+def message(shown: Shown, limit: int, markup: Markup, *, end: Sequence[str] = (), between: str = "\n") -> str:
     """Return a message of at most `limit`: only the text is cut to make room for the rest, of which each part is short.
 
-    `end`, in this markup, comes last: whom it calls.
+    `end`, in this markup, comes last: whom it calls, as many as fit.
     """
     title = markup.bold(written([Piece(f"{shown.symbol} "), *shown.title], limit // 5, markup))
-    each = limit // 4 // max(1, len(shown.fields))
+    each = limit // 5 // max(1, len(shown.fields))
     fields = [written([Piece(f"{name[:_LONGEST_NAME]}: "), *value], each, markup) for name, value in shown.fields]
     notes = [written(note, limit // 12, markup) for note in shown.notes]
-    steps, footer = (written(parts, limit // 8, markup) for parts in (shown.steps, shown.footer))
-    below_text = [text for text in (*fields, *notes, steps, footer, end) if text]
+    steps, footer = (written(parts, limit // 10, markup) for parts in (shown.steps, shown.footer))
+    below_text = [text for text in (*fields, *notes, steps, footer, _fitting(end, limit // 5, markup)) if text]
     room = limit - sum(markup.size(between + text) for text in (title, *below_text))
     text = written(shown.body, max(0, room), markup)
     return between.join([part for part in (title, text) if part] + below_text)
+
+
+def _fitting(called: Sequence[str], limit: int, markup: Markup) -> str:
+    """Return those whom it calls, as many as fit."""
+    made = ""
+    for who in called:
+        if markup.size(f"{made} {who}") > limit:
+            break
+        made = f"{made} {who}".strip()
+    return made
 
 
 def previewed(shown: Shown) -> list[list[Piece]]:

@@ -86,7 +86,7 @@ class DingTalk(Robot):
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:  # noqa: ARG002 - the URL is signed
         users = shown.called("dingtalk")
         markup = _Markdown()
-        text = message(shown, LIMIT, markup, end=" ".join(f"@{user}" for user in users), between=markup.escaped("\n"))
+        text = message(shown, LIMIT, markup, end=[f"@{user}" for user in users], between=markup.escaped("\n"))
         return {
             "msgtype": "markdown",
             "markdown": {"title": plain_title(shown, _TITLE), "text": text},

@@ -62,7 +62,7 @@ class Feishu(Robot):
 
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:
         ids = [*shown.called("feishu"), *(["all"] if shown.calls_everybody else [])]
-        called = " ".join(f"<at id={id_}></at>" for id_ in ids)
+        called = [f"<at id={id_}></at>" for id_ in ids]
         card = {
             "schema": "2.0",
             "config": {"summary": {"content": plain_title(shown, _TITLE)}},  # what the list of chats shows

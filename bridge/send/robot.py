@@ -13,6 +13,7 @@ from bridge import shallow_json
 from bridge.display import one_line
 from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent
 from bridge.notifiers import RobotNotifier
+from bridge.redact import Mask
 from bridge.send.chat import Shown, previewed
 from bridge.send.http_types import Failure, Reply, Request, reason_of
 from bridge.send.integration import PATH, Check, Egress, OneRequest, Preview, check_address
@@ -70,6 +71,7 @@ class Robot(OneRequest):
 
     def __init__(self, notifier: RobotNotifier) -> None:
         self._notifier = notifier
+        self._mask = Mask(notifier.hidden)
 
     @abstractmethod
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:
@@ -104,7 +106,8 @@ class Robot(OneRequest):
         after = ended.retry_after(now)
         if meaning is None:
             return self._unknown(ended.status, code, after)
-        said = f" ({one_line(words, _SAID)})" if isinstance(words, str) and words else ""
+        # Masked before it is cut: of a secret that is cut, a part would be shown.
+        said = f" ({one_line(self._mask(words), _SAID)})" if isinstance(words, str) and words else ""
         return self._follows(meaning, f"{self.tool} says {429 if ended.status == 429 else code}{said}", after)
 
     def _unknown(self, status: int, code: Any, after: timedelta | None) -> Outcome:

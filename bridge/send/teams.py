@@ -12,6 +12,7 @@ lost after the 202, so there are none, no Markdown, and only two thirds of the s
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -51,8 +52,9 @@ class Teams(Robot):
         error = answer.get("error")
         return (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
 
-    def accepts(self, reply: Reply, code: Any) -> bool:  # noqa: ARG002 - none means yes
-        return 200 <= reply.status < 300 and not reply.body.lstrip().startswith(b"<")
+    def accepts(self, reply: Reply, code: Any) -> bool:
+        is_page = reply.body.removeprefix(BOM_UTF8).lstrip().startswith(b"<")
+        return 200 <= reply.status < 300 and code is None and not is_page
 
 
 def card(shown: Shown) -> Element:

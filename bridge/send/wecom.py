@@ -41,5 +41,5 @@ class Wecom(Robot):
 
     def body(self, shown: Shown, now: datetime) -> Mapping[str, Any]:  # noqa: ARG002 - nothing is signed
         ids = [*shown.called("wecom"), *(["all"] if shown.calls_everybody else [])]
-        called = " ".join(f"<@{id_}>" for id_ in ids)
+        called = [f"<@{id_}>" for id_ in ids]
         return {"msgtype": "markdown", "markdown": {"content": message(shown, LIMIT, Markdown(), end=called)}}

@@ -142,6 +142,25 @@ def test_no_text_makes_a_mail_that_cannot_be_read(texts: list[str]) -> None:
     assert sorted(read.keys()) == sorted(sent().keys())
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "=?utf-8?q?x=0d=0aBcc:evil@example.com?=", "=?utf-8?q?x=0d=0a=0d=0a<h1>?=", "=?utf-8?q?=0aReply-To:e@e?=",
+        "=?unicode_escape?q?=5Cx0aBcc:e@e?=", "=?us-ascii?q?=ff=fe?=", "=?UTF-8?Q?=C3?=", "=?utf-8?q?=ed=a0=80?=",
+        "=?utf-7?q?+2AA-?=", "=?zip?b?zz?=", "=?unicode_escape?q?=5Cud800?=", "=?rot13?q?abc?=", "=?utf-16?b?AAA=?=",
+        "=?utf-8?q?a?= =?utf-8?q?b?=", "==??=?=?",
+    ],
+)  # fmt: skip
+def test_a_name_that_looks_like_an_encoded_word_is_a_text(word: str) -> None:
+    notifier = an_email("smtp.example.com:587", sender_name=f"CI {word}")
+    made = mail(a_delivery(says={"title": f"failed: {word}.mp4"}), notifier, NOON).as_bytes()
+    message = Mail(sender="", to=(), content=made, user=None).message
+    assert set(message) == set(sent())
+    assert str(message["Subject"]).replace("= ?", "=?") == f"❌ failed: {word}.mp4"
+    assert message["From"].addresses[0].display_name.replace("= ?", "=?") == f"CI {word}"
+    assert b"\nBcc" not in made
+
+
 def test_a_subject_is_one_line_however_long_the_title() -> None:
     shown = Shown.of(a_delivery(says={"title": "预告片\n" * 500}), NOON)
     assert len(subject(shown)) == LONGEST_SUBJECT

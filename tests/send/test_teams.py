@@ -143,8 +143,15 @@ def test_what_a_workflow_accepts_is_sent_whatever_its_own_answer(status: str, bo
     assert answered(status, body) == Sent()
 
 
-def test_a_page_is_no_answer_of_a_workflow() -> None:
-    outcome = answered("200 OK", b"\r\n<!DOCTYPE html><title>Sign in</title>")
+def test_a_workflow_that_is_off_has_not_accepted_whatever_the_status() -> None:
+    outcome = answered("200 OK", b'{"error":{"code":"WorkflowTriggerIsNotEnabled","message":"off"}}')
+    assert isinstance(outcome, Rejected)
+    assert outcome.pause
+
+
+@pytest.mark.parametrize("begin", [b"\r\n", b"\xef\xbb\xbf", b""])
+def test_a_page_is_no_answer_of_a_workflow(begin: bytes) -> None:
+    outcome = answered("200 OK", begin + b"<!DOCTYPE html><title>Sign in</title>")
     assert isinstance(outcome, RetryLater)
     assert outcome.why == "Teams's answer is not understood: a proxy or a login page may have answered"
 

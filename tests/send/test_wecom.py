@@ -70,6 +70,38 @@ def test_those_of_wecom_and_everybody_are_called_and_no_others() -> None:
     assert shown.splitlines()[-1] == "<@zhang.san> <@all>"
 
 
+def test_many_long_ids_leave_room_for_the_rest() -> None:
+    says = {"title": "会" * 250, "fields": [["名" * 90, "值" * 900]] * 10, "mention": [f"wecom:{'u' * 64}"] * 20}
+    _, shown = sent(says=says, note="n" * 900)
+    assert len(shown.encode()) <= LIMIT
+    assert shown.splitlines()[-1].startswith(f"<@{'u' * 64}> <@")
+
+
+def test_the_longest_name_of_a_file_is_still_named_in_a_link() -> None:
+    name = "课" * 283
+    _, shown = sent(
+        says={"title": f"Transcode failed: {name}", "file": name, "public_url": "https://bridge.example.com"}
+    )
+    assert shown.startswith("**❌ Transcode failed: [课课课")
+    assert "课…](https://bridge.example.com/jobs/j1)**" in shown
+
+
+@pytest.mark.parametrize("more", ["&debug=1", "#x", ""])
+def test_one_robot_has_one_limit_however_its_address_is_written(more: str) -> None:
+    one, other = (f"https://qyapi.weixin.qq.com{port}/cgi-bin/webhook/send?key=hush{more}" for port in ("", ":443"))
+    limits = {WecomNotifier(name="ops", url=url).limit_of(None).name for url in (one, other)}
+    assert len(limits) == 1
+
+
+@pytest.mark.parametrize("before", range(160, 201, 5))
+def test_of_a_key_that_is_repeated_where_an_answer_is_cut_no_part_is_shown(before: int) -> None:
+    said = json.dumps({"errcode": 93000, "errmsg": f"{'x' * before} SECRETKEYabcdef0123456789 {'y' * 90}"})
+    with Receiver(answering("200 OK", said.encode())) as receiver:
+        url = receiver.url.replace("token=hush", "key=SECRETKEYabcdef0123456789")
+        outcome = attempt_to(WecomNotifier(name="ops", url=url)).outcome
+    assert "SECRET" not in str(outcome)
+
+
 def test_what_may_be_a_repetition_says_so() -> None:
     _, shown = sent(**AGAIN)
     assert "An earlier attempt was not answered, so this may be a repetition." in shown

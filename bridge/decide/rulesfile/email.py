@@ -80,7 +80,7 @@ def _address(text: str, path: Path, values: Values) -> str:
         at = place(domain)
     except ValueError:
         at = ""
-    if _LOCAL_PART.fullmatch(local) and len(local) <= 64 and re.fullmatch(r"[a-z0-9.-]+", at):
+    if _LOCAL_PART.fullmatch(local) and len(local) <= 64 and re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*", at):
         return f"{local}@{at}"
     values.note(path, f'{shown(text)} is not the address of a mailbox, such as "media@example.com"')
     return ""

@@ -5,7 +5,7 @@ Codes: RFC 5321, 4.2, and for AUTH RFC 4954, 6; read 2026-12-01.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, Self
@@ -30,10 +30,11 @@ class Answer:
     text: str
 
     @classmethod
-    def of(cls, command: str, said: tuple[int, bytes | str]) -> Self:
+    def of(cls, command: str, said: tuple[int, bytes | str], mask: Callable[[str], str] = str) -> Self:
+        """Read what was said, without the secrets that `mask` knows: of one that is cut, a part would be shown."""
         code, text = said
         text = text if isinstance(text, str) else text.decode("utf-8", "replace")
-        return cls(command, code, visible(one_line(text)))
+        return cls(command, code, visible(one_line(mask(text))))
 
     def __str__(self) -> str:
         return f"{self.code} {self.text}".rstrip()

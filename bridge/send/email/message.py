@@ -36,7 +36,7 @@ def mail(delivery: Delivery, notifier: EmailNotifier, now: datetime) -> EmailMes
     """
     shown, name = Shown.of(delivery, now), _name_of(delivery)
     made = EmailMessage(policy=_POLICY)
-    made["From"] = Address(display_name=notifier.sender_name, addr_spec=notifier.sender)
+    made["From"] = Address(display_name=_literal(notifier.sender_name), addr_spec=notifier.sender)
     made["To"] = tuple(Address(addr_spec=address) for address in notifier.to)
     made["Subject"] = subject(shown)
     made["Date"] = now
@@ -56,7 +56,12 @@ def _name_of(delivery: Delivery) -> str:
 def subject(shown: Shown) -> str:
     """Return the title on one line: a line break in it would begin another header."""
     title = "".join(part.text for part in shown.title)
-    return clamp(visible(" ".join(f"{shown.symbol} {title}".split())), LONGEST_SUBJECT)
+    return _literal(clamp(visible(" ".join(f"{shown.symbol} {title}".split())), LONGEST_SUBJECT))
+
+
+def _literal(text: str) -> str:
+    """Return a text with no "=?" in it, with which an encoded word begins: that may decode to anything (RFC 2047)."""
+    return text.replace("=?", "= ?")
 
 
 # --- the text, twice ------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 import smtplib
 import socket
 import ssl
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
@@ -15,6 +17,7 @@ from typing import Self
 
 from bridge.model import Reason, RetryLater
 from bridge.notifiers import EmailNotifier
+from bridge.redact import Mask
 from bridge.send.client import HttpClient
 from bridge.send.email.answer import Answer, Stopped, Taken, no_auth, no_starttls, refusal, refused_by_all
 from bridge.send.http_types import Failure
@@ -37,6 +40,9 @@ class Talk:
         self._smtp = smtplib.SMTP(local_hostname=_literal(connection.socket))
         self._smtp.sock = self._plain = connection.socket
         self._smtp.file = self._said = _Said(connection.socket, SAID_CAP)
+        user, password = notifier.username or "", notifier.password or ""
+        token = b64encode(f"\0{user}\0{password}".encode()).decode()  # of AUTH PLAIN
+        self._mask = Mask((*notifier.hidden, token) if password else notifier.hidden)
         self.address = connection.address
         self.is_greeted = self.may_be_accepted = False
 
@@ -68,7 +74,9 @@ class Talk:
         self.may_be_accepted = True
         self._smtp.send(_DOT_FIRST.sub(b"..", message) + b".\r\n")
         said = self._smtp.getreply()
-        self.may_be_accepted = not Answer.of("", said).is_smtp
+        if not self._answer("the message", said).is_smtp:
+            raise Stopped(RetryLater(f"{server} did not answer in SMTP{_MAYBE}", Reason.CONNECTION))
+        self.may_be_accepted = False
         return Taken(self._expect(250, "the message", said), refused)
 
     def end(self) -> None:
@@ -110,23 +118,29 @@ class Talk:
             raise no_auth(self._notifier.server, offered)
         self._smtp.user, self._smtp.password = user, password
         respond = self._smtp.auth_plain if mechanism == "PLAIN" else self._smtp.auth_login
+        said: tuple[int, bytes | str]
         try:
-            self._smtp.auth(mechanism, respond)
+            said = self._smtp.auth(mechanism, respond)
         except smtplib.SMTPAuthenticationError as fault:
-            raise refusal(Answer.of("AUTH", (fault.smtp_code, fault.smtp_error)), self._notifier.server) from None
+            said = fault.smtp_code, fault.smtp_error
+        self._expect(235, "AUTH", said)
 
     def _refusal_of(self, address: str) -> Answer | None:
         """Name a recipient; return the answer if it is refused."""
-        answer = Answer.of(f"RCPT TO:<{address}>", self._smtp.rcpt(address))
+        answer = self._answer(f"RCPT TO:<{address}>", self._smtp.rcpt(address))
         if answer.is_last:
             raise refusal(answer, self._notifier.server)
-        return None if 250 <= answer.code < 300 else answer
+        return None if 200 <= answer.code < 300 else answer
 
     def _expect(self, code: int, command: str, said: tuple[int, bytes | str]) -> Answer:
-        answer = Answer.of(command, said)
-        if answer.code != code:
+        """Return an answer of the same kind as `code`: what counts is the first digit (RFC 5321, 4.2)."""
+        answer = self._answer(command, said)
+        if answer.code // 100 != code // 100:
             raise refusal(answer, self._notifier.server)
         return answer
+
+    def _answer(self, command: str, said: tuple[int, bytes | str]) -> Answer:
+        return Answer.of(command, said, self._mask)
 
 
 @contextmanager
@@ -143,7 +157,7 @@ def talking(notifier: EmailNotifier, client: HttpClient, *, deadline_s: float = 
         try:
             talk.begin()
             yield talk
-        except (Stopped, OSError, smtplib.SMTPException) as fault:
+        except (Stopped, OSError, smtplib.SMTPException, binascii.Error) as fault:
             stopped = fault if isinstance(fault, Stopped) else Stopped(_lost(notifier.server, talk, fault))
             if deadline.has_passed:  # what was said last may be cut off
                 stopped = Stopped(_late(notifier, talk, deadline_s))
@@ -161,8 +175,8 @@ def _late(notifier: EmailNotifier, talk: Talk, deadline_s: float) -> RetryLater:
 
 def _lost(server: str, talk: Talk, fault: Exception) -> RetryLater:
     what = "sent too many bytes" if talk.is_flooded else "closed the connection without an answer"
-    if isinstance(fault, smtplib.SMTPResponseException):  # a line too long
-        what = "did not answer in SMTP"
+    if not isinstance(fault, OSError) or isinstance(fault, smtplib.SMTPResponseException):
+        what = "did not answer in SMTP"  # too long a line, challenges without end, or not in base64
     return RetryLater(f"{server} {what}{_MAYBE if talk.may_be_accepted else ''}", Reason.CONNECTION)
 
 

@@ -135,12 +135,17 @@ def _click(payload: Mapping[str, Any]) -> Click:
         action_id=_text(action, "action_id"),
         value=_text(action, "value"),
         answer_to=answer_to if isinstance(answer_to, str) else None,
-        channel=_text(_object(payload, "channel"), "id"),
+        channel=_channel(_object(payload, "channel")),
         ts=_ts(message, "ts"),
         thread_ts=_ts(message, "thread_ts"),
         text=_text(message, "text"),
         blocks=_blocks(message),
     )
+
+
+def _channel(found: Mapping[str, Any]) -> str:
+    id_ = _text(found, "id")
+    return id_ if _ID.fullmatch(id_) else ""
 
 
 def _first(actions: object) -> Mapping[str, Any]:

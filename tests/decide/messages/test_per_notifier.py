@@ -186,7 +186,7 @@ def test_a_body_of_ones_own_is_no_cloudevent():
 def test_slack_takes_no_body():
     slack = f'{WATCH}{RULE}[notifier.hook]\ntype = "slack"\ntoken = {{ env = "TOKEN" }}\nchannel = "C1"\n'
     (found,) = faults(f"{slack}{AT}a = 1", {"TOKEN": "xoxb-1"})
-    assert found.endswith('key "body": is for webhooks; what Slack is sent comes from a template')
+    assert found.endswith('key "body": is for webhooks; what people are sent comes from a template')
 
 
 def test_a_body_that_does_not_render_for_a_job_is_left_for_the_default_one():
