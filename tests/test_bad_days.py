@@ -222,7 +222,7 @@ def test_news_of_another_tag_comes_through_while_many_jobs_are_caught_up(stage: 
         fresh = stage.ci.create(BUCKET, "Snapshot", "p2")
         wait_until(lambda: any(one.json["subject"] == fresh for one in stage.accepted["/cms"]))
         assert len(stage.transitions()) < len(many), "the long list had come to its end before"
-        wait_until(lambda: set(stage.transitions()) == {*many, fresh})
+        wait_until(lambda: set(stage.transitions()) == {*many, fresh}, within_s=180)
     assert all(len(steps) == 1 for steps in stage.transitions().values())
 
 

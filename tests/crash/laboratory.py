@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass, replace
 from random import Random
 
+import requests
 from sqlalchemy import select
 
 from bridge.record.schema import jobs
 from bridge.simulator.receiver import Received
-from bridge.simulator.web import Answer, text_answer
+from bridge.simulator.web import Answer, WebServer, text_answer
 from tests.crash import gates, incidents
 from tests.crash.ledger import Balance, balance
 from tests.crash.points import ALARMS, AT_RANDOM, LONG_LIST, NEW_RULES, REQUEST_LEFT, SELDOM, WITHIN
@@ -33,7 +34,7 @@ _NEXT = {
     "Pause": ("Submitted",),
     "Running": ("Success", "Success", "Failed"),
 }
-_DIES_WITHIN_S = 20.0
+_DIES_WITHIN_S = 40.0
 _MORE_EVERY_S = 2.0
 _SLOW_S = 0.2  # a page of a list that is to go on in the next poll
 
@@ -43,6 +44,12 @@ class Kill:
     point: str
     at: float  # seconds since 1970
     as_planned: bool  # False: its point was not reached, and it was killed from outside
+
+
+def _read_all(server: WebServer) -> None:
+    """Wait until a server has read what a dead worker had sent: that belongs to its kill."""
+    requests.get(server.url, timeout=60)  # connections are accepted in turn, so the worker's have been
+    wait_until(lambda: not server.open_connections)
 
 
 class Laboratory:
@@ -113,9 +120,8 @@ class Laboratory:
             self._stage.ci.page_size_cap, self._stage.ci.fault = 100, None
             for other in others:
                 self._stage.stop(other)
-        # What it had sent may still be read: that belongs to this kill.
-        wait_until(lambda: not self._stage.receiver.open_connections)
-        wait_until(lambda: not self._stage.slack.open_connections)
+        for server in (self._stage.receiver, self._stage.slack):
+            _read_all(server)
         self.kills.append(Kill(point, time.time(), planned))
         return self.kills[-1]
 
