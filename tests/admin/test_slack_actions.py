@@ -412,7 +412,7 @@ def test_a_click_without_what_it_needs_is_refused(desk: Desk, changes: dict[str,
     "changes",
     [
         {"message": None}, {"channel": None}, {"message": {"blocks": 7, "ts": 7, "text": []}}, {"channel": "C1"},
-        {"container": None, "state": None, "trigger_id": None},
+        {"channel": {"id": "\ud800"}}, {"container": None, "state": None, "trigger_id": None},
     ],
 )  # fmt: skip
 def test_what_a_deed_does_not_need_may_be_missing(desk: Desk, changes: dict[str, Any]) -> None:

@@ -246,7 +246,7 @@ def test_a_password_in_a_mail_server_is_not_shown():
     "address",
     ["ops", "@x.example", "a@", "a b@x.example", "a@x.example>", "a@b@x.example", "a..b@x.example", "a@x.example:25",
      "a@x.example/p", "媒体@x.example", '"a"@x.example', "a@[127.0.0.1]", "a@x.example\r\nRCPT TO:<eve@x.example>",
-     f"{'a' * 65}@x.example"],
+     f"{'a' * 65}@x.example", "a@x.example.", "a@.x.example", "a@x..example"],
 )  # fmt: skip
 def test_what_is_no_mailbox_is_refused(key, address):
     found = faults(an_email(**{key: address if key == "from" else ["ops@x.example", address]}))
