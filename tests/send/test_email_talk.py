@@ -433,5 +433,5 @@ def test_a_login_out_of_turn_is_no_login(server: MailServer) -> None:
 def test_of_a_secret_that_is_repeated_where_an_answer_is_cut_no_part_is_shown(server: MailServer, before: int) -> None:
     server.fault = saying({"AUTH": b"535 " + b"x" * before + f" {PASSWORD} bad credentials\r\n".encode()})
     made = mailed(an_email(server))
-    (check,) = Email(an_email(server)).check(Egress(trusting(), NOBODY))
+    (check,) = checked(an_email(server))
     assert not [text for text in (str(made.outcome), made.answer, check.detail) if PASSWORD[:5] in text]

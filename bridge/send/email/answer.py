@@ -40,6 +40,11 @@ class Answer:
         return f"{self.code} {self.text}".rstrip()
 
     @property
+    def is_yes(self) -> bool:
+        """Whether it means yes, whatever its other digits (RFC 5321, 4.2)."""
+        return 200 <= self.code < 300
+
+    @property
     def is_for_now(self) -> bool:
         return 400 <= self.code < 500
 

@@ -73,11 +73,13 @@ class Talk:
         self._expect(354, "DATA", self._smtp.docmd("DATA"))
         self.may_be_accepted = True
         self._smtp.send(_DOT_FIRST.sub(b"..", message) + b".\r\n")
-        said = self._smtp.getreply()
-        if not self._answer("the message", said).is_smtp:
+        answer = self._answer("the message", self._smtp.getreply())
+        if not answer.is_smtp:
             raise Stopped(RetryLater(f"{server} did not answer in SMTP{_MAYBE}", Reason.CONNECTION))
         self.may_be_accepted = False
-        return Taken(self._expect(250, "the message", said), refused)
+        if not answer.is_yes:
+            raise refusal(answer, server)
+        return Taken(answer, refused)
 
     def end(self) -> None:
         with suppress(smtplib.SMTPServerDisconnected):
@@ -130,12 +132,11 @@ class Talk:
         answer = self._answer(f"RCPT TO:<{address}>", self._smtp.rcpt(address))
         if answer.is_last:
             raise refusal(answer, self._notifier.server)
-        return None if 200 <= answer.code < 300 else answer
+        return None if answer.is_yes else answer
 
     def _expect(self, code: int, command: str, said: tuple[int, bytes | str]) -> Answer:
-        """Return an answer of the same kind as `code`: what counts is the first digit (RFC 5321, 4.2)."""
         answer = self._answer(command, said)
-        if answer.code // 100 != code // 100:
+        if answer.code != code:
             raise refusal(answer, self._notifier.server)
         return answer
 
