@@ -1,3 +1,3 @@
-"""ci-bridge: tells Slack and webhooks what happens to the media jobs of Tencent Cloud Infinite."""
+"""ci-bridge: tells chats, mailboxes and webhooks what happens to the media jobs of Tencent Cloud Infinite."""
 
 __version__ = "0.1.0"

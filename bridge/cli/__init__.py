@@ -19,7 +19,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "transitions": ("lists", "list: what changed, and which rules matched."),
     "deliveries": ("deliveries", "list, show, redrive (resend): what was sent, to whom, and the outcome."),
     "incidents": ("incidents", "list, show, acknowledge: what rules over several jobs have found."),
-    "notifier": ("lists", "test, resume: one Slack channel or webhook."),
+    "notifier": ("lists", "test, resume: one chat, webhook or mailbox."),
     "silence": ("silences", "add, list, end: hold messages back for a while."),
     "db": ("serve", "upgrade: bring the database's schema up to date."),
     "simulate": ("demo", "Run a simulated CI, Slack and receiver, to try the bridge against."),
@@ -58,7 +58,7 @@ class _Commands(click.Group):
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="ci-bridge")
 def main() -> None:
-    """Notify Slack and webhooks of what happens to the media jobs of Tencent Cloud Infinite (CI).
+    """Notify chats, mailboxes and webhooks of what happens to the media jobs of Tencent Cloud Infinite (CI).
 
     \b
     First steps:

@@ -213,7 +213,7 @@ def _with_notified(transition: Facts) -> Facts:
 
 @click.group()
 def notifier() -> None:
-    """One Slack channel or webhook."""
+    """One chat, webhook or mailbox."""
 
 
 @notifier.command()

@@ -274,7 +274,7 @@ def below(*lines: Sequence[Piece]) -> list[Piece]:
     return [piece for line in lines if line for piece in (Piece("\n"), *line)][1:]
 
 
-# --- texts in pieces ---
+# --- texts in pieces ------------------------------------------------------------------------------------------------
 
 _ISO = r"(?<![\w./-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z(?![\w/-]|\.\w)"  # not in a file's name
 
@@ -341,8 +341,8 @@ class Markup(ABC):
 
     def tokens(self, part: Piece) -> Iterable[str]:
         """Return what is not to be cut of a piece: a link, a time, or each character of a text."""
-        if part.url and len(part.url) <= _LONGEST_URL:
-            return [self.link(self.escape(_label(part)), "%20".join(part.url.split()))]
+        if url := _url(part):
+            return [self.link(self.escape(_label(part)), url)]
         if part.at:
             return [f"{part.at.astimezone(UTC):%Y-%m-%d %H:%M:%S UTC}"]
         return map(self.escaped, visible(part.text, lines=True))
@@ -380,6 +380,11 @@ def _label(part: Piece) -> str:
     return " ".join(part.text.split())
 
 
+def _url(part: Piece) -> str:
+    """Return where a piece leads; "" if it is no link, or too long a one."""
+    return "%20".join(part.url.split()) if part.url and len(part.url) <= _LONGEST_URL else ""
+
+
 def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
     """Return pieces in a markup, at most `limit` long: then "…" ends them, or the label of a link.
 
@@ -403,11 +408,11 @@ def written(parts: Iterable[Piece], limit: int, markup: Markup) -> str:
 
 def _shortened(part: Piece, room: int, markup: Markup) -> str:
     """Return a link with its label cut; "" if there is no room for one, or the piece is no link."""
-    if not part.url or len(part.url) > _LONGEST_URL:
-        return ""
-    url = "%20".join(part.url.split())
+    url = _url(part)
     left = room - markup.size(markup.link("", url))
-    return markup.link(written([Piece(_label(part))], left, markup), url) if left >= _SHORTEST_LABEL else ""
+    if not url or left < _SHORTEST_LABEL:
+        return ""
+    return markup.link(written([Piece(_label(part))], left, markup), url)
 
 
 def plain_title(shown: Shown, limit: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from bridge import shallow_json
 from bridge.display import one_line
-from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent
+from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, SharedLimit
 from bridge.notifiers import RobotNotifier
 from bridge.redact import Mask
 from bridge.send.chat import Shown, previewed
@@ -133,7 +133,7 @@ class Robot(OneRequest):
         return Rejected(why, meaning.reason, pause=meaning.remedy == "pause")
 
     @property
-    def _limit(self) -> Any:
+    def _limit(self) -> SharedLimit:
         return self._notifier.limit_of(None)
 
     def facts(self) -> dict[str, Any]:

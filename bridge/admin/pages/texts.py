@@ -161,9 +161,9 @@ def rule_lines(rule: Rule, queue_names: Mapping[str, str]) -> Iterator[Line]:
     if rate := rule.throttle:
         yield "At most", f"{rate.count:,} in {span(rate.per)} for each notifier; the rest is sent in a digest"
     if rule.urgent:
-        yield "Urgent", "in Slack its messages go first, and are never folded into a digest"
+        yield "Urgent", "in chats and mail its messages go first, and are never folded into a flood's digest"
     if rule.mention:
-        yield "Mentions", f"{', '.join(rule.mention)} in Slack"
+        yield "Mentions", ", ".join(rule.mention)
     if rule.stop:
         yield "Then", "the rules below are not evaluated for what this one matched"
     if rule.template:

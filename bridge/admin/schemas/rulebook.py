@@ -235,7 +235,7 @@ class Rule(BaseModel):
     throttle: str | None
     group: JsonObject | None = Field(description="by, wait_seconds or at, max")
     urgent: bool = Field(description="its messages go first, and are never folded into the digest of a flood")
-    mention: list[str] = Field(description='whom its messages mention in Slack: ids, "here", "channel"')
+    mention: list[str] = Field(description='whom its messages mention in chats: ids, "here", "channel"')
     template_faults: int = Field(description="how often one of its templates fell back to the default text")
     last_fault: str | None
     matches: int = Field(description="how often it fired")

@@ -300,7 +300,7 @@ class Rule:
     group: Grouping | None = None
     throttle: Rate | None = None
     urgent: bool = False  # its messages go first
-    mention: tuple[str, ...] = ()  # ids of people and groups in Slack, "here", "channel"
+    mention: tuple[str, ...] = ()  # ids of people and groups in chats, "here", "channel"
 
     def is_for(self, watch: str) -> bool:
         """Tell whether a rule with `blind`, whose conditions are about the watch's name, is about this watch."""

@@ -158,7 +158,7 @@ def test_when_a_rule_about_watches_fires_is_said_in_words() -> None:
         ('match.wait = "<= 90s"', "wait", "at most 1 min 30 s"),
         ('throttle = "1000/5m"', "At most", "1,000 in 5 min for each notifier; the rest is sent in a digest"),
         ('group = { wait = "5m" }', "Collected", "one digest, sent 5 min after the first message"),
-        ('mention = ["U024BE7LH", "here"]', "Mentions", "U024BE7LH, here in Slack"),
+        ('mention = ["U024BE7LH", "here"]', "Mentions", "U024BE7LH, here"),
         ("stop = true", "Then", "the rules below are not evaluated for what this one matched"),
     ],
 )
