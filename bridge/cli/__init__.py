@@ -17,7 +17,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "rules": ("rules", "check, explain, backtest, reload: work with rules.toml."),
     "jobs": ("lists", "list, show, tell (notify manually): the jobs as last seen."),
     "transitions": ("lists", "list: what changed, and which rules matched."),
-    "deliveries": ("deliveries", "list, show, redrive (resend): what was sent, to whom, and the outcome."),
+    "deliveries": ("deliveries", "list, show, redrive (resend), discard: what was sent, to whom, and the outcome."),
     "incidents": ("incidents", "list, show, acknowledge: what rules over several jobs have found."),
     "notifier": ("lists", "test, resume: one chat, webhook or mailbox."),
     "silence": ("silences", "add, list, end: hold messages back for a while."),

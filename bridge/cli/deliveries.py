@@ -129,14 +129,15 @@ def redrive(
 ) -> None:
     """Resend (redrive) dead deliveries under the same ids: those named, or all that the filters select.
 
-    Named deliveries are sent now, also if they were dropped by a mute or a silence. Filters make a batch, whose
-    deliveries become due one after the other at the given rate. `deliveries show BATCH` shows its progress.
+    Named deliveries are sent now, also if they were discarded, or dropped by a mute or a silence. Filters make a batch,
+    whose deliveries become due one after the other at the given rate. `deliveries show BATCH` shows its progress.
 
     \b
     Examples:
       ci-bridge deliveries redrive dlv_3wgd3btsuo6wb2kdedccezf4qi
       ci-bridge deliveries redrive --notifier cms --since 2h --dry-run
       ci-bridge deliveries redrive --notifier cms --since 2h --rate 1/s
+      ci-bridge deliveries redrive --state discarded --batch dsc_3wgd3btsuo6wb2kdedccezf4qi
       ci-bridge deliveries redrive --cancel rdr_3wgd3btsuo6wb2kdedccezf4qi
     """
     if sum((bool(delivery_ids), any(options.values()), batch_id is not None)) != 1:
@@ -150,14 +151,13 @@ def redrive(
     elif delivery_ids:
         _resend_named(db, delivery_ids, dry_run=dry_run, as_json=as_json)
     elif dry_run:
-        _preview(db, filter_of({**options, "state": state}), as_json=as_json)
+        _preview(db, filter_of({**options, "state": state}), "would be resent", as_json=as_json)
     else:
         _resend_batch(db, filter_of({**options, "state": state}), interval, as_json=as_json)
 
 
 def _resend_named(db: Database, delivery_ids: Sequence[str], *, dry_run: bool, as_json: bool) -> None:
-    with db.read() as tx:
-        selected = [delivery for id_ in delivery_ids if (delivery := _resendable(tx, id_))]
+    selected = _selected(db, delivery_ids, RESENDABLE)
     if not dry_run:
         resent = operations(db).redrive_chosen([delivery["id"] for delivery in selected])
         selected = [delivery for delivery in selected if delivery["id"] in resent]
@@ -165,20 +165,26 @@ def _resend_named(db: Database, delivery_ids: Sequence[str], *, dry_run: bool, a
     _echo_selected(selected, len(selected), verb, states=" or ".join(RESENDABLE), as_json=as_json)
 
 
-def _resendable(tx: Connection, delivery_id: str) -> Facts | None:
+def _selected(db: Database, delivery_ids: Sequence[str], states: Sequence[str]) -> list[Facts]:
+    """Return those of the named deliveries that are in one of these states; say so of the others."""
+    with db.read() as tx:
+        return [delivery for id_ in delivery_ids if (delivery := _in_state(tx, id_, states))]
+
+
+def _in_state(tx: Connection, delivery_id: str, states: Sequence[str]) -> Facts | None:
     delivery = lists.delivery_details(tx, delivery_id)
     if delivery is None:
         fail(f'no delivery "{delivery_id}" is on record')
-    if delivery["state"] not in RESENDABLE:
-        echo(f"{delivery_id} is {delivery['state']}, not {' or '.join(RESENDABLE)}: skipped", err=True)
+    if delivery["state"] not in states:
+        echo(f"{delivery_id} is {delivery['state']}, not {' or '.join(states)}: skipped", err=True)
         return None
     return delivery
 
 
-def _preview(db: Database, which: Filter, *, as_json: bool) -> None:
+def _preview(db: Database, which: Filter, verb: str, *, as_json: bool) -> None:
     with db.read() as tx:
         total, newest = batches.count(tx, which), lists.find_deliveries(tx, which, limit=_ROWS).items
-    _echo_selected(newest, total, "would be resent", states=str(which.state), as_json=as_json)
+    _echo_selected(newest, total, verb, states=str(which.state), as_json=as_json)
 
 
 def _echo_selected(rows: Sequence[Facts], total: int, verb: str, *, states: str, as_json: bool) -> None:
@@ -212,3 +218,50 @@ def _cancel(db: Database, batch_id: str, *, as_json: bool) -> None:
         echo_json(batch.facts() | {"cancelled": cancelled})
     else:
         echo(f"cancelled {cancelled:,} of {deliveries_of(batch.total)}")
+
+
+# --- discard --------------------------------------------------------------------------------------------------------
+
+
+@deliveries.command()
+@click.argument("delivery_ids", nargs=-1)
+@_filters
+@click.option("--reason", required=True, metavar="TEXT", help="Why; shown to others.")
+@click.option("--dry-run", is_flag=True, help="Only show which deliveries would be discarded.")
+@json_option
+def discard(delivery_ids: tuple[str, ...], reason: str, dry_run: bool, as_json: bool, **options: str | None) -> None:
+    """Discard dead deliveries that nobody needs: those named, or all that the filters select, as a batch.
+
+    They are no longer counted as dead. They stay on record as long as dead ones, and can be resent.
+
+    \b
+    Examples:
+      ci-bridge deliveries discard dlv_3wgd3btsuo6wb2kdedccezf4qi --reason "sent by hand"
+      ci-bridge deliveries discard --notifier cms --until 2d --reason "cms was shut down" --dry-run
+      ci-bridge deliveries discard --notifier cms --until 2d --reason "cms was shut down"
+    """
+    if bool(delivery_ids) == any(options.values()):
+        raise click.UsageError(
+            "give either delivery ids or filters (--notifier, --rule, --job, --digest, --batch, --since, --until)"
+        )
+    db, verb = open_database(), "would be discarded" if dry_run else "discarded"
+    if delivery_ids:
+        selected = _selected(db, delivery_ids, ["dead"])
+        if not dry_run:
+            gone = operations(db).discard_chosen([delivery["id"] for delivery in selected], reason)
+            selected = [delivery for delivery in selected if delivery["id"] in gone]
+        _echo_selected(selected, len(selected), verb, states="dead", as_json=as_json)
+    elif dry_run:
+        _preview(db, filter_of({**options, "state": "dead"}), verb, as_json=as_json)
+    else:
+        _discard_batch(db, filter_of({**options, "state": "dead"}), reason, as_json=as_json)
+
+
+def _discard_batch(db: Database, which: Filter, reason: str, *, as_json: bool) -> None:
+    batch = operations(db).discard_batch(which, reason)
+    if as_json:
+        echo_json(batch.facts() | ({} if batch.total else {"id": None}))
+    elif batch.total:
+        echo(f"{deliveries_of(batch.discarded)} discarded as {batch.id}")
+    else:
+        echo(_NONE.format("dead"))

@@ -44,7 +44,7 @@ _FILTERS = {
     "rule": "Only those of this rule.",
     "job": "Only those of this job id.",
     "digest": "Only those that the digest with this delivery id contains.",
-    "batch": "Only those that were resent with this batch.",
+    "batch": "Only those that were resent or discarded with this batch.",
     "since": 'Only since this time: "2h" (ago) or 2026-11-21T09:00:00Z.',
     "until": "Only before this time.",
 }

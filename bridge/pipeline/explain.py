@@ -395,6 +395,8 @@ def _answer(delivery: JobDelivery, context: _Context) -> tuple[str, str]:
             return "sent", f"sent at {ended_at}{after}"
         case "dead", _:
             return "dead", f"given up at {ended_at}{after}: {_line(delivery.why)}"
+        case "discarded", _:
+            return "discarded", f"{_line(delivery.why)}, at {ended_at}"
         case "held", DigestStatus() as digest:
             return _HELD[digest.gate], _held(digest, context)
         case "merged", DigestStatus() as digest:
@@ -441,8 +443,8 @@ def _sent_in(digest: DigestStatus) -> str:
     match digest.state:
         case "sent":
             return f"sent in {digest.told_by} at {iso(digest.ended_at)}"
-        case "dead":
-            dead = f"part of {digest.told_by}, which is dead: {_line(digest.why)}"
+        case "dead" | "discarded":
+            dead = f"part of {digest.told_by}, which is {digest.state}: {_line(digest.why)}"
             return "; ".join([dead, *map(_instead, digest.fallbacks)])
         case None:
             return f"sent in {digest.told_by}, which is no longer on record"
@@ -457,6 +459,8 @@ def _instead(fallback: Fallback) -> str:
             return f'{fallback.id} to "{fallback.notifier}", in its place, was sent in a digest'
         case "dead":
             return f'{fallback.id} to "{fallback.notifier}", in its place, is dead too: {_line(fallback.why)}'
+        case "discarded":
+            return f'{fallback.id} to "{fallback.notifier}", in its place, was dead too, and {_line(fallback.why)}'
     return f'{fallback.id} to "{fallback.notifier}", in its place, waits to be sent'
 
 

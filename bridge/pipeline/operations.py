@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,7 +20,14 @@ from bridge.decide.routing import manual_delivery
 from bridge.decide.rules.gates import scope_of
 from bridge.decide.rules.incidents import FanIn
 from bridge.decide.rules.rulebook import Rulebook
-from bridge.decide.rulesfile.silences import MOST, SilenceRequest, read_silence, silence_warnings, too_costly
+from bridge.decide.rulesfile.silences import (
+    MOST,
+    SilenceRequest,
+    read_reason,
+    read_silence,
+    silence_warnings,
+    too_costly,
+)
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
@@ -42,7 +49,7 @@ logger = logging.getLogger(__name__)
 Facts = dict[str, Any]
 
 USUAL_PER_MINUTE, MOST_PER_MINUTE = 600, 6_000
-RESENDABLE = ("dead", "dropped")  # states of a delivery
+RESENDABLE = ("dead", "dropped", "discarded")  # states of a delivery
 LARGEST_BATCH = 100_000  # deliveries: takes some seconds
 AT_ONCE = 500  # deliveries of a batch in a transaction: some 50 ms of writing on SQLite
 LOOKED_AT = 50_000  # messages of a silence's preview, at most: takes some seconds
@@ -94,26 +101,75 @@ class Operations:
     # --- deliveries -----------------------------------------------------------------------------------------
 
     def redrive(self, delivery: str) -> None:
-        """Resend a dead or dropped delivery now, under its own id."""
-        if self.redrive_chosen([delivery]):
-            return
-        with self.db.read() as tx:
-            state = entries.states(tx, [delivery]).get(delivery)
-        if state is None:
-            raise NotFound(f'there is no delivery "{delivery[:100]}"')
-        raise Conflict(f"delivery {delivery} is {state}; only a dead or a dropped one can be resent")
+        """Resend a dead, dropped or discarded delivery now, under its own id."""
+        if not self.redrive_chosen([delivery]):
+            raise self._why_not(delivery, "only a dead, dropped or discarded one can be resent")
 
     def redrive_chosen(self, chosen: Collection[str]) -> list[str]:
-        """Resend those of the chosen deliveries that still are dead or dropped; return their ids."""
-        after = {"state": "waiting"}
+        """Resend those of the chosen deliveries that still are dead, dropped or discarded; return their ids."""
         with self.db.write() as tx:
             before = entries.states(tx, chosen)
             resent = entries.redrive(tx, lists.numbers_of(chosen), now=self.now)
-            done = [
-                Action(what="redrive", subject=id_, before={"state": before.get(id_)}, after=after) for id_ in resent
-            ]
-            actions.add(tx, done, who=self.who, now=self.now)
+            self._record_each(tx, "redrive", {id_: before.get(id_) for id_ in resent}, {"state": "waiting"})
         return resent
+
+    def discard(self, delivery: str, reason: str) -> None:
+        """End a dead delivery for good, unless it is resent."""
+        if not self.discard_chosen([delivery], reason):
+            raise self._why_not(delivery, "only a dead one can be discarded")
+
+    def discard_chosen(self, chosen: Collection[str], reason: str) -> list[str]:
+        """Discard those of the chosen deliveries that still are dead; return their ids."""
+        reason = _checked(reason)
+        with self.db.write() as tx:
+            gone = entries.discard(tx, lists.numbers_of(chosen), self._note(reason), now=self.now)
+            self._record_each(tx, "discard", dict.fromkeys(gone, "dead"), {"state": "discarded", "reason": reason})
+        return gone
+
+    def discard_batch(
+        self, which: Filter, reason: str, *, largest: int = LARGEST_BATCH, at_once: int = AT_ONCE
+    ) -> Batch:
+        """Discard the dead deliveries that a filter finds, as a batch, which can be resent."""
+        which, reason = replace(which, state="dead"), _checked(reason)
+        numbers = self._numbers(which, largest)
+        id_ = ident("dsc", self.nonce)
+        wanted = _as_json(which) | {"deliveries": len(numbers), "reason": reason}
+        for start in range(0, len(numbers), at_once):
+            with self.db.write() as tx:
+                some = numbers[start : start + at_once]
+                entries.discard(tx, some, self._note(reason), now=self.now, batch=id_)
+                if start == 0:
+                    self._record(tx, "discard_batch", id_, after=wanted)
+            self._let_others_write()
+        with self.db.read() as tx:
+            batch = batches.progress(tx, id_, now=self.now) or Batch(id=id_)
+        logger.info("discarded", extra={"batch": id_, "deliveries": batch.discarded, "author": self.who})
+        return batch
+
+    def _note(self, reason: str) -> str:
+        return f"discarded by {self.who}: {reason}"
+
+    def _record_each(self, tx: Connection, what: str, before: Mapping[str, str | None], after: Facts) -> None:
+        """Record the same of several deliveries; `before` has the state of each."""
+        done = [Action(what=what, subject=id_, before={"state": state}, after=after) for id_, state in before.items()]
+        actions.add(tx, done, who=self.who, now=self.now)
+
+    def _why_not(self, delivery: str, rule: str) -> OperationRefused:
+        with self.db.read() as tx:
+            state = entries.states(tx, [delivery]).get(delivery)
+        if state is None:
+            return NotFound(f'there is no delivery "{delivery[:100]}"')
+        return Conflict(f"delivery {delivery} is {state}; {rule}")
+
+    def _numbers(self, which: Filter, largest: int) -> Sequence[int]:
+        with self.db.read() as tx:
+            numbers = batches.numbers(tx, which, most=largest + 1)
+        if len(numbers) > largest:
+            raise Conflict(
+                f"there are more such deliveries than the {largest:,} that one batch may have; narrow them down, as "
+                "with since and until"
+            )
+        return numbers
 
     def redrive_batch(
         self, which: Filter, *, interval: timedelta, largest: int = LARGEST_BATCH, at_once: int = AT_ONCE
@@ -122,13 +178,7 @@ class Operations:
 
         A process that dies on the way has resent the first of them; the same filter finds the others.
         """
-        with self.db.read() as tx:
-            numbers = batches.numbers(tx, which, most=largest + 1)
-        if len(numbers) > largest:
-            raise Conflict(
-                f"there are more such deliveries than the {largest:,} that one batch may have; narrow them down, as "
-                "with since and until"
-            )
+        numbers = self._numbers(which, largest)
         id_, resent = ident("rdr", self.nonce), 0
         wanted = _as_json(which) | {"deliveries": len(numbers), "interval_seconds": interval.total_seconds()}
         for start in range(0, len(numbers), at_once):
@@ -347,6 +397,14 @@ class Operations:
             after = {"acknowledged_by": self.who}
             self._record(tx, "acknowledge_incident", id_, {"acknowledged_by": None}, after)
         logger.info("incident acknowledged", extra={"incident": id_, "author": self.who})
+
+
+def _checked(text: str) -> str:
+    """Return a reason as it is stored. Raises OperationRefused."""
+    try:
+        return read_reason(text)
+    except ValueError as error:
+        raise OperationRefused(f"the reason {error}") from None
 
 
 def _is_group(incident: Incident, book: Rulebook | None) -> bool:

@@ -34,6 +34,7 @@ from bridge.record.outbox import digests, silences
 from bridge.record.polling import leases, problems
 from bridge.record.schema import (
     DEAD,
+    DISCARDED,
     DROPPED,
     IS_OUT,
     MERGED,
@@ -47,7 +48,6 @@ from bridge.record.schema import (
     job_problems,
     jobs,
     messages,
-    state_is,
     streams,
     threads,
     transitions,
@@ -62,7 +62,7 @@ _LONGER = timedelta(days=30)  # a dead letter may have been tried for so long
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutoffs:
-    """What ended before `ended` is pruned; dead letters, and threads not used since, before `dead`.
+    """What ended before `ended` is pruned; dead letters, discarded or not, and threads not used since, before `dead`.
 
     Of a bucket in `created`, only jobs that were created before that.
     """
@@ -96,7 +96,7 @@ def acquire(tx: Connection, worker: str, *, now: datetime) -> bool:
 def _ended(cut: Cutoffs) -> ColumnElement[bool]:
     return or_(
         and_(deliveries.c.state.in_((SENT, MERGED, DROPPED)), deliveries.c.ended_at < ms(cut.ended)),
-        and_(state_is(DEAD), deliveries.c.ended_at < ms(cut.dead)),
+        and_(deliveries.c.state.in_((DEAD, DISCARDED)), deliveries.c.ended_at < ms(cut.dead)),
     )
 
 

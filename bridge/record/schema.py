@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0014"  # the newest revision in migrations/versions
+HEAD = "0016"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -244,8 +244,8 @@ Index("message_job", messages.c.job_id)
 
 # `due_at` of a delivery that goes out at once, whatever its notifier waits for: neither a breaker nor a Retry-After.
 DUE_AT_ONCE = 0
-WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED = range(7)
-DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped")
+WAITING, SENDING, SENT, DEAD, HELD, MERGED, DROPPED, DISCARDED = range(8)
+DELIVERY_STATES = ("waiting", "sending", "sent", "dead", "held", "merged", "dropped", "discarded")
 
 deliveries = Table(
     "delivery",
@@ -274,7 +274,7 @@ deliveries = Table(
     Column("rule", Text),  # its message's, for lists; "": there is none; None: by a version that did not say
     Column("retry_from", BigInteger),  # the run clock at its first attempt, or at a probe that stood for it
     Column("retry_due", BigInteger),  # the run clock at the end of its last pause
-    Column("batch", String(40)),  # with which it was resent the last time, at a `due_at` of its own
+    Column("batch", String(40)),  # with which it was resent the last time, at a `due_at` of its own, or discarded
     Column("urgent_since", BigInteger),  # its rule is urgent: it goes first
     Column("shown_with", Integer),  # it shows as an edit of its thread's root: the `wanted_no` that has it
     sqlite_autoincrement=True,
@@ -291,8 +291,8 @@ def state_is(number: int, table: FromClause = deliveries) -> ColumnElement[bool]
 _partial(deliveries, "due", "notifier", "due_at", "n", where="state = 0")
 _partial(deliveries, "sending", "notifier", "lease_until", where="state = 1")
 _partial(deliveries, "dead", "notifier", "n", where="state = 3")
-for _state, _name in ((DEAD, "dead"), (HELD, "held"), (MERGED, "merged"), (DROPPED, "dropped")):
-    _partial(deliveries, f"listed_{_name}", "created_at", "n", where=f"state = {_state}")
+for _state in (DEAD, HELD, MERGED, DROPPED, DISCARDED):
+    _partial(deliveries, f"listed_{DELIVERY_STATES[_state]}", "created_at", "n", where=f"state = {_state}")
 _partial(deliveries, "lane", "lane", "notifier", "n", where="state < 2 AND lane IS NOT NULL")
 _partial(deliveries, "lane_one", "lane", "notifier", where="state = 1 AND lane IS NOT NULL", unique=True)
 _partial(deliveries, "digest", "digest", "n", where="digest IS NOT NULL")
@@ -353,12 +353,14 @@ actions = Table(
     _number(),
     Column("at", BigInteger, nullable=False),
     Column("who", Text, nullable=False),
+    Column("claimed", Text),  # the name that who shares a token gave
     Column("what", String(40), nullable=False),
     Column("subject", Text, nullable=False),  # the id or name of what it was done to
     Column("before", Text),  # JSON: what it changed, as it was
     Column("after", Text),  # JSON: the same, as it is since
     sqlite_autoincrement=True,
 )
+_listed(actions, actions.c.at, actions.c.subject)
 
 # A level rule that fired for a job's time in a state (the one that transition `sequence` began).
 alarms = Table(

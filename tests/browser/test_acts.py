@@ -6,6 +6,7 @@ import re
 
 from playwright.sync_api import expect
 
+from bridge.record.outbox import entries
 from tests.browser.bridges import Bridge
 from tests.browser.people import Person
 from tests.conftest import only_sqlite
@@ -50,3 +51,26 @@ def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Brid
     expect(admin.page.get_by_role("region", name="Ended")).to_contain_text("编码器升级")
     expect(active).to_contain_text("There are no active silences.")
     bridge.await_(lambda: [one for one in bridge.stage.accepted["/cms"] if job in one.body.decode()])
+
+
+def test_a_range_of_deliveries_is_selected_with_shift_and_discarded(admin: Person, bridge: Bridge) -> None:
+    dead = [bridge.dead()[1]["id"] for _ in range(4)]
+    admin.goes_to("/deliveries?state=dead&notifier=brief")
+    boxes = admin.page.get_by_role("table").get_by_role("checkbox")
+    newest_first = [boxes.nth(place).get_attribute("value") for place in range(4)]
+    assert newest_first == dead[::-1]
+    boxes.nth(2).click()
+    boxes.nth(0).click(modifiers=["Shift"])
+    assert [boxes.nth(place).is_checked() for place in range(4)] == [True, True, True, False]
+    boxes.nth(1).click(modifiers=["Shift"])  # a range is also cleared
+    assert [boxes.nth(place).is_checked() for place in range(4)] == [False, False, True, False]
+    boxes.nth(0).focus()
+    admin.page.keyboard.press("Space")
+    boxes.nth(1).focus()
+    admin.page.keyboard.press("Shift+Space")
+    admin.page.get_by_role("button", name="Discard selected").click()
+    admin.page.get_by_label("Reason").fill("not needed")
+    admin.page.get_by_role("button", name="Discard 3").click()
+    admin.reads("3 deliveries discarded")
+    with bridge.stage.db.read() as tx:
+        assert entries.states(tx, dead) == dict.fromkeys(dead[1:], "discarded") | {dead[0]: "dead"}

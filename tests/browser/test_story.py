@@ -41,7 +41,7 @@ def test_a_dead_delivery_is_found_in_two_clicks_and_arrives_when_resent(admin: P
     job, dead = bridge.dead()
     bridge.broken.clear()
     admin.looks_again()
-    expect(admin.page.get_by_role("link", name="Dead")).to_contain_text("see why, and resend")
+    expect(admin.page.get_by_role("link", name="Dead")).to_contain_text("1 in the last 24 h")
     admin.page.get_by_role("link", name="Dead").click()
     admin.page.get_by_role("row").filter(has=admin.page.get_by_title(job)).get_by_title(dead["id"]).click()
     admin.reads("answered 500 Internal Server Error")

@@ -65,8 +65,8 @@ def test_a_dead_delivery_is_sent_again_under_its_id(stage: Stage) -> None:
     assert redrive(stage, dead["id"], "--dry-run").stderr == "1 delivery would be resent\n"
     redrive(stage, dead["id"])
     again = redrive(stage, dead["id"])
-    assert f"{dead['id']} is waiting, not dead or dropped: skipped\n" in again.stderr
-    assert again.stdout == "no dead or dropped delivery matches\n"
+    assert f"{dead['id']} is waiting, not dead or dropped or discarded: skipped\n" in again.stderr
+    assert again.stdout == "no dead or dropped or discarded delivery matches\n"
     assert 'no delivery "dlv_1" is on record' in redrive(stage, "dlv_1", code=1).stderr
     stage.start_worker()
     wait_until(lambda: [received.id for received in stage.accepted["/cms"]] == [dead["id"]], why=lambda: stage.log)
@@ -161,3 +161,40 @@ def test_what_cannot_be_sent_manually_is_refused(stage: Stage) -> None:
     with stage.db.write() as tx:
         entries.pause(tx, "cms", "the token was revoked", now=NOON)
     assert "notifier cms is paused: the token was revoked" in tell(stage, job, "--notifier", "cms").stderr
+
+
+# --- discard --------------------------------------------------------------------------------------------------------
+
+
+def discard(stage: Stage, *words: str, code: int = 0) -> Result:
+    seen = stage.command("deliveries", "discard", *words, USER="ann")
+    assert seen.exit_code == code, seen.stderr
+    return seen
+
+
+def test_named_dead_deliveries_are_discarded_and_resent(stage: Stage) -> None:
+    bury(stage, 2)
+    one, other = (row["id"] for row in stage.deliveries(state="dead"))
+    assert discard(stage, one, "--reason", "x", "--dry-run").stderr == "1 delivery would be discarded\n"
+    assert discard(stage, one, "--reason", "sent by hand").stderr == "1 delivery discarded\n"
+    assert f"{one} is discarded, not dead: skipped\n" in discard(stage, one, "--reason", "x").stderr
+    (shown,) = json.loads(stage.command("deliveries", "list", "--state", "discarded", "--json").stdout)
+    assert (shown["id"], shown["why"]) == (one, "discarded by ann: sent by hand")
+    redrive(stage, one)
+    assert [row["id"] for row in stage.deliveries(state="dead")] == [other]
+
+
+def test_all_that_match_are_discarded_as_a_batch(stage: Stage) -> None:
+    bury(stage, 3)
+    words = ("--notifier", "cms", "--reason", "cms was shut down")
+    assert "3 deliveries would be discarded" in discard(stage, *words, "--dry-run").stderr
+    batch = json.loads(discard(stage, *words, "--json").stdout)
+    assert (batch["total"], batch["discarded"]) == (3, 3)
+    assert discard(stage, *words).stdout == "no dead delivery matches\n"
+    redrive(stage, "--state", "discarded", "--batch", batch["id"])
+    assert len(stage.deliveries(state="waiting")) == 3
+
+
+@pytest.mark.parametrize("words", [(), ("dlv_1", "--notifier", "cms")])
+def test_either_ids_or_filters_say_what_to_discard(stage: Stage, words: tuple[str, ...]) -> None:
+    assert "give either delivery ids or filters" in discard(stage, *words, "--reason", "x", code=2).stderr

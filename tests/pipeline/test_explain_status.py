@@ -131,6 +131,26 @@ def test_a_digest_that_is_dead_says_what_came_of_its_fallback(explained: Explain
     assert explained.answer()[1] == f"{dead}; {end.format(instead)}"
 
 
+def test_a_discarded_digest_says_who_discarded_it_and_what_came_of_its_fallback(explained: Explained) -> None:
+    begin(explained, GROUPED, given=WITH_FALLBACK)
+    explained.clock.advance(minutes(15))
+    explained.delivers(lambda one: Rejected("404") if one.notifier == "cms" else Rejected("gone too"))
+    digest, ops = explained.only()["told_by"], by_hand(explained.db, now=explained.clock.now)
+    (instead,) = [row["id"] for row in rows(explained.db, deliveries) if row["notifier"] == "ops"]
+    assert len(ops.discard_chosen([digest, instead], "not needed")) == 2
+    note = "discarded by ann: not needed; it had died: "
+    gone = f'in the digest of "everything", part of {digest}, which is discarded: {note}404'
+    assert explained.answer()[1] == f'{gone}; {instead} to "ops", in its place, was dead too, and {note}gone too'
+
+
+def test_a_discarded_delivery_says_who_discarded_it_and_why(explained: Explained) -> None:
+    begin(explained)
+    explained.delivers(Rejected("404"))
+    by_hand(explained.db, now=explained.clock.now).discard(explained.only()["id"], "not needed")
+    why = f"discarded by ann: not needed; it had died: 404, at {after(minutes(1))}"
+    assert explained.answer() == ("discarded", why)
+
+
 # --- attempts -------------------------------------------------------------------------------------------------
 
 

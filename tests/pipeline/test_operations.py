@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -100,6 +102,70 @@ def test_a_batch_is_one_row_with_its_filter_and_what_is_left_of_it_is_cancelled_
     assert recorded(world) == [("redrive_batch", batch.id, None, chosen)]
     assert [ann(world).cancel_batch(batch.id, at_once=1)[1] for _ in range(2)] == [2, 0]
     assert recorded(world)[1:] == [("cancel_batch", batch.id, {"scheduled": 2}, {"scheduled": 0})]
+
+
+def test_a_dead_delivery_is_discarded_with_a_reason_and_recorded(world: World) -> None:
+    first, second = buried(world, 1, 2)
+    waiting = world.delivery_of(3)
+    ann(world).discard(first, " not needed ")
+    assert states(world, first) == ["discarded"]
+    after = {"state": "discarded", "reason": "not needed"}
+    assert recorded(world) == [("discard", first, {"state": "dead"}, after)]
+    (row,) = world.deliveries(state="discarded")
+    assert row["why"] == "discarded by ann: not needed; it had died: no"
+    assert ann(world).discard_chosen([first, waiting, second, "dlv_404"], "nor this") == [second]
+    assert [subject for _, subject, _, _ in recorded(world)] == [first, second]
+
+
+def test_what_is_discarded_is_resent_under_its_id_and_may_die_again(world: World) -> None:
+    (dead,) = buried(world, 1)
+    ann(world).discard(dead, "no")
+    ann(world).redrive(dead)
+    assert recorded(world)[1:] == [("redrive", dead, {"state": "discarded"}, {"state": "waiting"})]
+    assert world.attempt(Rejected("no")) == [dead]
+    assert states(world, dead) == ["dead"]
+
+
+def test_a_batch_is_discarded_as_one_row_and_comes_back_by_its_id(world: World) -> None:
+    nothing = ann(world).discard_batch(Filter(notifier="cms"), "no")
+    assert (nothing.total, recorded(world)) == (0, [])
+    ids = buried(world, 1, 2, 3)
+    waiting = world.delivery_of(4)
+    batch = ann(world).discard_batch(Filter(notifier="cms"), "shut down", at_once=2)
+    assert (batch.total, batch.discarded, states(world, *ids, waiting)) == (3, 3, ["discarded"] * 3 + ["waiting"])
+    chosen = {"state": "dead", "notifier": "cms", "deliveries": 3, "reason": "shut down"}
+    assert recorded(world) == [("discard_batch", batch.id, None, chosen)]
+    back = ann(world, nonce="2").redrive_batch(Filter(state="discarded", batch=batch.id), interval=SECOND)
+    assert (back.total, states(world, *ids)) == (3, ["waiting"] * 3)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [("", "is empty"), (" ", "is empty"), ("x" * 501, "has 501 characters"), ("a\u202eb", "invisible character")],
+)
+def test_nothing_is_discarded_without_a_readable_reason(world: World, reason: str, text: str) -> None:
+    (dead,) = buried(world, 1)
+    for deed in (
+        lambda: ann(world).discard(dead, reason), lambda: ann(world).discard_batch(Filter(notifier="cms"), reason)
+    ):  # fmt: skip
+        with pytest.raises(OperationRefused, match=f"the reason .*{text}"):
+            deed()
+    assert (states(world, dead), recorded(world)) == (["dead"], [])
+
+
+def test_one_that_is_resent_and_discarded_at_once_is_one_of_them(world: World) -> None:
+    ids = buried(world, *range(4))
+    together = Barrier(2, timeout=30)
+
+    def deed(done: Callable[[], list[str]]) -> list[str]:
+        together.wait()
+        return done()
+
+    deeds = (lambda: ann(world).redrive_chosen(ids), lambda: ann(world, nonce="2").discard_chosen(ids, "no"))
+    with ThreadPoolExecutor(2) as pool:
+        _, gone = pool.map(deed, deeds)
+    assert len(gone) in (0, 4)
+    assert states(world, *ids) == ["waiting"] * 4  # what was discarded first may be resent
 
 
 def test_a_manual_notification_is_recorded_with_its_job(world: World) -> None:
@@ -211,7 +277,13 @@ def test_a_silence_is_ended_by_who_asks(world: World) -> None:
     ("deed", "reason", "why"),
     [
         (lambda ops, _: ops.redrive("dlv_404"), NotFound, 'there is no delivery "dlv_404"'),
-        (lambda ops, known: ops.redrive(known["waiting"]), Conflict, "is waiting; only a dead or a dropped one can"),
+        (
+            lambda ops, known: ops.redrive(known["waiting"]),
+            Conflict,
+            "is waiting; only a dead, dropped or discarded",
+        ),
+        (lambda ops, known: ops.discard(known["waiting"], "x"), Conflict, "is waiting; only a dead one can be"),
+        (lambda ops, _: ops.discard("dlv_404", "x"), NotFound, 'there is no delivery "dlv_404"'),
         (lambda ops, _: ops.cancel_batch("rdr_404"), NotFound, 'there is no batch "rdr_404"'),
         (lambda ops, known: ops.test_notifier(known["book"], "cmss"), NotFound, r'no notifier "cmss" \(did you mean'),
         (lambda ops, known: ops.resume_notifier("cmss", known["book"]), NotFound, "there are: cms, ops/1"),

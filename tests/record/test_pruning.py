@@ -111,6 +111,14 @@ def test_what_was_resent_since_it_was_read_stays_with_its_attempts(db: Database)
     assert _left(db) == (["dead"], 1, 1)
 
 
+def test_what_was_discarded_is_kept_as_long_as_the_dead(db: Database) -> None:
+    _send(db, Rejected("no"), "gone")
+    assert write(db, entries.discard, select(deliveries.c.n), "not needed", now=NOW + days(1)) == ["gone"]
+    assert prune_deliveries(db, NOW + days(90)) == 0
+    assert prune_deliveries(db, NOW + days(92)) == 1
+    assert _left(db) == ([], 0, 0)
+
+
 @only_postgresql
 def test_what_is_being_resent_is_not_waited_for(db: Database) -> None:
     _send(db, Rejected("no"), "again", "dead")

@@ -24,6 +24,7 @@ from bridge.pipeline.incident_facts import incident_details
 from bridge.pipeline.operations import LOOKED_AT_IN_WEB, Accepted, foresee, silence_facts
 from bridge.record.outbox import batches
 from bridge.record.outbox.batches import Batch
+from bridge.record.queries.lists import Filter
 
 
 class OperationsApi(Endpoints):
@@ -38,8 +39,12 @@ class OperationsApi(Endpoints):
             )  # fmt: skip
 
         yield post(
-            "deliveries/<delivery_id>/redrive", self.redrive, "resend a dead or dropped delivery",
+            "deliveries/<delivery_id>/redrive", self.redrive, "resend a dead, dropped or discarded delivery",
             answer=DeliveryAccepted, located=True, refuses=(409,),
+        )  # fmt: skip
+        yield post(
+            "deliveries/<delivery_id>/discard", self.discard, "discard a dead delivery: it ends, unless it is resent",
+            body=deliveries.DiscardRequest, answer=DeliveryAccepted, done=200, refuses=(409,),
         )  # fmt: skip
         yield post(
             "notifiers/<path:name>/test", self.test_notifier, "send a test message", answer=NewDelivery, located=True,
@@ -70,8 +75,14 @@ class OperationsApi(Endpoints):
             refuses=(409, 413, 415),
         )  # fmt: skip
         yield Route(
+            path="/api/v1/deliveries/discard", view=self.discard_all, name="discard_all", method="POST",
+            summary="discard the dead ones that match the filters, as a batch; with dry_run only count them",
+            body=deliveries.DiscardAllRequest, answer=deliveries.BatchMade, done=200, refuses=(409, 413, 415),
+        )  # fmt: skip
+        yield Route(
             path="/api/v1/deliveries/batches/<batch_id>", view=self.batch, name="read_batch",
-            summary="the progress of a batch of resent deliveries", answer=deliveries.Batch, refuses=(404,),
+            summary="the progress of a batch of resent or discarded deliveries", answer=deliveries.Batch,
+            refuses=(404,),
         )  # fmt: skip
         yield Route(
             path="/api/v1/deliveries/batches/<batch_id>", view=self.cancel, name="cancel_batch", method="DELETE",
@@ -98,6 +109,23 @@ class OperationsApi(Endpoints):
         self.parts.operations().redrive(delivery_id)
         return answer(DeliveryAccepted(delivery=delivery_id), 202, _location(delivery_id))
 
+    def discard(self, delivery_id: str) -> ResponseReturnValue:
+        asked = query.json_of(request, deliveries.DiscardRequest)
+        self.parts.operations().discard(delivery_id, asked.reason)
+        return answer(DeliveryAccepted(delivery=delivery_id))
+
+    def discard_all(self) -> ResponseReturnValue:
+        asked = query.json_of(request, deliveries.DiscardAllRequest)
+        if asked.dry_run:
+            batch = Batch(id="", dead=self._count(asked.filter))
+        else:
+            batch = self.parts.operations().discard_batch(asked.filter, asked.reason)
+        return answer(_made(batch, asked.dry_run))
+
+    def _count(self, which: Filter) -> int:
+        with self.parts.db.read() as tx:
+            return batches.count(tx, which)
+
     def notify(self, job_id: str) -> ResponseReturnValue:
         asked = query.json_of(request, NotifyRequest)
         return _accepted(
@@ -109,15 +137,12 @@ class OperationsApi(Endpoints):
     def resend(self) -> ResponseReturnValue:
         asked = query.json_of(request, deliveries.RedriveRequest)
         if asked.dry_run:
-            with self.parts.db.read() as tx:
-                batch = Batch(id="", scheduled=batches.count(tx, asked.filter))
+            batch = Batch(id="", scheduled=self._count(asked.filter))
         else:
             interval = timedelta(minutes=1) / asked.per_minute
             batch = self.parts.operations().redrive_batch(asked.filter, interval=interval)
-        if asked.dry_run or not batch.total:
-            return answer(deliveries.BatchMade.model_validate(batch.facts() | {"id": None}))
-        location = {"Location": url_for("read_batch", batch_id=batch.id)}
-        return answer(deliveries.BatchMade.model_validate(batch.facts()), 202, location)
+        made = _made(batch, asked.dry_run)
+        return answer(made, 202, {"Location": url_for("read_batch", batch_id=made.id)}) if made.id else answer(made)
 
     def batch(self, batch_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
@@ -189,6 +214,11 @@ class OperationsApi(Endpoints):
         query.nothing(request)
         ended, held = self.parts.operations().end_silence(silence_id)
         return answer(Silence.model_validate(silence_facts(ended, held, now=self.parts.clock())))
+
+
+def _made(batch: Batch, dry_run: bool) -> deliveries.BatchMade:
+    is_there = batch.total and not dry_run
+    return deliveries.BatchMade.model_validate(batch.facts() | ({} if is_there else {"id": None}))
 
 
 def _accepted(new: Accepted) -> ResponseReturnValue:

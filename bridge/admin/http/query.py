@@ -73,7 +73,7 @@ PARAMETERS = {
     "notifier": Parameter(_TEXT, "only those to the notifier with this name"),
     "rule": Parameter(_TEXT, "only those by the rule with this name"),
     "digest": Parameter(_TEXT, "only those sent in the digest that is the delivery with this id"),
-    "batch": Parameter(_TEXT, "only those resent with this batch"),
+    "batch": Parameter(_TEXT, "only those resent or discarded with this batch"),
     "bucket": Parameter(_TEXT, "needed if several buckets have a job with this id"),
     "span": Parameter(TypeAdapter(_Span), "how much time, until now"),
     "since": Parameter(_MOMENT, "not before then; write a + as %2B"),

@@ -1,4 +1,4 @@
-"""Deliveries: the list, one with its attempts and what was sent, resending, and the batches of what was resent."""
+"""Deliveries: the list, one with its attempts and what was sent, resending and discarding, and batches of these."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 from flask import flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from markupsafe import Markup
+from werkzeug.datastructures import MultiDict
 
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import ROWS, Asked, Pages, asked_for, attempt, done, may_act, refused, show
 from bridge.admin.pages.texts import span
 from bridge.decide.retries import BREAKER_THRESHOLD
+from bridge.decide.rulesfile.silences import LONGEST_REASON
 from bridge.display import one_line, pretty_json
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE, USUAL_PER_MINUTE, OperationRefused
-from bridge.record.outbox import batches, claims
+from bridge.record.outbox import batches, claims, entries
 from bridge.record.queries import lists
 from bridge.record.queries.lists import MOST, Facts, Filter
 from bridge.record.schema import DELIVERY_STATES
@@ -41,6 +43,8 @@ class DeliveryPages(Pages):
         yield Route(path="/deliveries/redrive-chosen", view=self.redrive_chosen, name="redrive_chosen", method="POST")
         yield Route(path="/deliveries/redrive", view=self.ask, name="resend")
         yield Route(path="/deliveries/redrive", view=self.resend, name="resend_now", method="POST")
+        yield Route(path="/deliveries/discard", view=self.ask_discard, name="discard")
+        yield Route(path="/deliveries/discard", view=self.discard, name="discard_now", method="POST")
         yield Route(path="/deliveries/batches", view=self.batches, name="batches")
         yield Route(path="/deliveries/batches/<batch_id>", view=self.batch, name="batch")
         yield Route(path="/deliveries/batches/<batch_id>/cancel", view=self.cancel, name="cancel_batch", method="POST")
@@ -68,7 +72,7 @@ class DeliveryPages(Pages):
         )  # fmt: skip
 
     def redrive_chosen(self) -> ResponseReturnValue:
-        chosen = list(dict.fromkeys(id_.replace("\0", "") for id_ in request.form.getlist("id")))[:MOST]
+        chosen = _chosen(request.form)
         if not chosen:
             return refused("Nothing was selected: tick the deliveries to resend.", "deliveries")
         resent = self.operations().redrive_chosen(chosen)
@@ -138,6 +142,48 @@ class DeliveryPages(Pages):
         flash(f"{_deliveries(batch.total)} queued for resending.", "done")
         return redirect(url_for("pages.batch", batch_id=batch.id), 303)
 
+    # --- discarding: those that are named (id), or those that the filters mean --------------------------------
+
+    def ask_discard(self) -> ResponseReturnValue:
+        """Show what would be discarded, and ask for the reason."""
+        chosen, asked = _chosen(request.args), self._dead()
+        are_named = bool(chosen) or "selected" in request.args
+        if are_named and not chosen:
+            return refused("Nothing was selected: tick the deliveries to discard.", "deliveries")
+        with self.parts.db.read() as tx:
+            found = entries.states(tx, chosen)
+            chosen = [id_ for id_ in chosen if found.get(id_) == asked.which.state]
+            total = len(chosen) if are_named else 0 if asked.faults else batches.count(tx, asked.which)
+        spec = {} if are_named else _spec(asked.which)
+        return show(
+            "discard.html", status=400 if asked.faults else 200, asked=asked, chosen=chosen, total=total, spec=spec,
+            words=_words(spec) if spec else ", ".join(chosen), longest=LONGEST_REASON,
+        )  # fmt: skip
+
+    def discard(self) -> ResponseReturnValue:
+        chosen, asked, reason = _chosen(request.form), self._dead(), request.form.get("reason", "")
+        if asked.faults or not (chosen or asked.given):
+            return refused("; ".join(asked.faults) or "Nothing was selected.", "discard", **asked.given)
+        try:
+            if chosen:
+                total, batch = len(self.operations().discard_chosen(chosen, reason)), None
+            else:
+                batch = self.operations().discard_batch(asked.which, reason)
+                total = batch.discarded
+        except OperationRefused as error:
+            return refused(str(error), "discard", id=chosen, **asked.given)
+        if not total:
+            return refused("There was nothing left to discard.", "deliveries")
+        flash(f"{_deliveries(total)} discarded. What was discarded can be resent.", "done")
+        if len(chosen) == 1:
+            return redirect(url_for("pages.delivery", delivery_id=chosen[0]), 303)
+        return redirect(url_for("pages.deliveries", state="discarded", batch=batch and batch.id), 303)
+
+    def _dead(self) -> Asked:
+        return asked_for(_FIELDS, self.parts.clock(), ["dead"], state="dead")
+
+    # --- batches ---------------------------------------------------------------------------------------------
+
     def batches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:
             found = batches.under_way(tx, now=self.parts.clock())
@@ -164,6 +210,11 @@ class DeliveryPages(Pages):
         return asked_for(_FIELDS, self.parts.clock(), RESENDABLE, state=RESENDABLE[0])
 
 
+def _chosen(given: MultiDict[str, str]) -> list[str]:
+    """Return the ids of the deliveries that were selected."""
+    return list(dict.fromkeys(id_.replace("\0", "") for id_ in given.getlist("id")))[:MOST]
+
+
 def _queued(resent: Sequence[str], chosen: int) -> Markup:
     """Say how many of the selected ones were queued, with links to the first ones."""
     text = Markup("{:,} of {} queued for resending").format(len(resent), _deliveries(chosen))
@@ -171,7 +222,7 @@ def _queued(resent: Sequence[str], chosen: int) -> Markup:
     if more := len(resent[_LINKED:]):
         links.append(_LINK.format(url_for("pages.deliveries", state="waiting"), f"{more:,} more"))
     left = chosen - len(resent)
-    but = f" {left:,} had changed meanwhile: neither dead nor dropped any more." if left else ""
+    but = f" {left:,} had changed meanwhile: they can no longer be resent." if left else ""
     return text + (Markup(": ") + Markup(", ").join(links) if links else "") + "." + but
 
 
@@ -211,6 +262,7 @@ _STATUS = {
     "held": "Held until its digest is sent.",
     "merged": "Sent in a digest.",
     "dropped": "Dropped: it was not sent. You can resend it.",
+    "discarded": "It was dead, and was discarded. You can resend it.",
 }
 BY_EDIT = "edit"  # it shows on the first message of its thread
 _GATES = {

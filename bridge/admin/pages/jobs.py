@@ -18,7 +18,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import STATES
 from bridge.pipeline.explain import explain_stored
 from bridge.pipeline.incident_facts import incidents_of_job
-from bridge.pipeline.operations import OperationRefused
+from bridge.pipeline.operations import RESENDABLE, OperationRefused
 from bridge.record.polling import problems
 from bridge.record.queries import incidents, lists
 from bridge.record.queries.lists import Facts
@@ -72,7 +72,7 @@ class JobPages(Pages):
         is_cut = len(events) > _MAX_OF_EACH or max(len(job.transitions), len(job.deliveries)) > _MAX_OF_EACH
         return show(
             "job.html", job=job, timeline=events[-_MAX_OF_EACH:], is_cut=is_cut, explanations=explanations, note=note,
-            notifiers=book.notified, is_unsent=_is_unsent(job),
+            notifiers=book.notified, resendable=RESENDABLE, is_unsent=_is_unsent(job),
             failed=[delivery for delivery in job.deliveries if delivery.state in ("dead", "dropped")],
         )  # fmt: skip
 
@@ -115,7 +115,7 @@ def _is_unsent(job: JobDetail) -> bool:
 # --- the timeline of a job ------------------------------------------------------------------------------------------
 
 Event = dict[str, Any]
-_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held"}
+_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held", "discarded": "held"}
 
 
 def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Event]:

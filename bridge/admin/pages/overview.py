@@ -130,6 +130,7 @@ def _figures(state: State, book: Rulebook) -> dict[str, Any]:
         "oldest": min((row["oldest_waiting_at"] for row in state.notifiers if row["waiting"]), default=None),
         "held": sum(row["held"] for row in state.notifiers),
         "dead": sum(row["dead"] for row in state.notifiers),
+        "died": sum(trouble.died for trouble in state.troubles.values()),  # in the last 24 h
     }
 
 

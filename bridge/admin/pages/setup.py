@@ -107,6 +107,7 @@ class NotifierPages(Pages):
             "notifiers.html",
             notifiers=rows,
             rates={name: _rate(notifier.rate) for name, notifier in book.notifiers.items()},
+            died={name: trouble.died for name, trouble in state.troubles.items()},
             threshold=BREAKER_THRESHOLD,
             span=_SPAN,
             most_named=_MOST_NAMED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from bridge import model
@@ -18,6 +18,7 @@ from bridge.admin.schemas import (
     WholeNumber,
     stored_word,
 )
+from bridge.decide.rulesfile.silences import LONGEST_REASON, read_reason
 from bridge.decide.text.values import listing
 from bridge.pipeline.operations import MOST_PER_MINUTE, USUAL_PER_MINUTE
 from bridge.record.queries.lists import Filter
@@ -38,7 +39,7 @@ class Delivery(BaseModel):
     left: str | None = Field(description="the state that the job has left, if it reports that")
     rule: str | None
     attempts: int
-    why: str | None = Field(description="why the last attempt failed")
+    why: str | None = Field(description="why the last attempt failed; before that, who discarded it and why")
     note: str | None
     happened_at: Moment
     created_at: Moment
@@ -51,7 +52,7 @@ class Delivery(BaseModel):
         " fallback:NOTIFIER; edit: it shows on its thread's first message; stays set"
     )
     digest: str | None = Field(description="the delivery of the digest that it was sent in")
-    batch: str | None = Field(description="the batch with which it was last resent")
+    batch: str | None = Field(description="the batch with which it was last resent or discarded")
     channel: str | None = Field(description="instead of the notifier's own")
 
 
@@ -91,7 +92,7 @@ class DeliveryDetail(Delivery):
 
 
 class Batch(BaseModel):
-    """Deliveries that were resent together, at a rate. A delivery belongs to the last batch that resent it."""
+    """Deliveries that were resent together, at a rate, or discarded. A delivery belongs to the last batch it was in."""
 
     id: str
     total: int = Field(description="how many belong to it")
@@ -100,11 +101,12 @@ class Batch(BaseModel):
     sending: int
     sent: int
     dead: int = Field(description="dead letters: failed again, or cancelled")
+    discarded: int
     last_due_at: Moment | None = Field(description="when the last of those scheduled is due")
 
 
 class BatchMade(Batch):
-    id: str | None = Field(description="null if nothing was resent, as after a dry_run")  # type: ignore[assignment]  # wider, as said
+    id: str | None = Field(description="null if nothing was resent or discarded, as after a dry_run")  # type: ignore[assignment]  # wider, as said
 
 
 class BatchCancelled(Batch):
@@ -125,15 +127,14 @@ class NewDelivery(BaseModel):
 _FILTERS = ("since", "until", "notifier", "rule", "job", "digest", "batch")
 
 
-class RedriveRequest(Request):
-    """What to resend: at least one of since, until, notifier, rule, job, digest and batch."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "anyOf": [{"required": [name]} for name in _FILTERS],
-            "example": {"notifier": "cms", "since": "2026-11-21T09:00:00Z", "per_minute": 600, "dry_run": True},
-        },
+def _selects(**example: str | int) -> ConfigDict:
+    return ConfigDict(
+        json_schema_extra={"anyOf": [{"required": [name]} for name in _FILTERS], "example": dict(example)}
     )
+
+
+class _Selection(Request):
+    """Which deliveries."""
 
     since: RequestMoment = Field(None, description="created then or later")  # type: ignore[assignment]  # or left out
     until: RequestMoment = Field(None, description="created before then")  # type: ignore[assignment]  # so
@@ -141,11 +142,8 @@ class RedriveRequest(Request):
     rule: RequestText = Field("", description="by this rule")
     job: RequestText = Field("", description="about the job with this id")
     digest: RequestText = Field("", description="sent in the digest that is the delivery with this id")
-    batch: RequestText = Field("", description="resent with the batch of this id")
-    state: Literal["dead", "dropped"] = "dead"
-    per_minute: WholeNumber = Field(
-        USUAL_PER_MINUTE, ge=1, le=MOST_PER_MINUTE, description="how many become due per minute"
-    )
+    batch: RequestText = Field("", description="resent or discarded with the batch of this id")
+    state: Literal["dead"] = "dead"
     dry_run: bool = Field(False, description="only count them")
 
     @model_validator(mode="after")
@@ -158,6 +156,34 @@ class RedriveRequest(Request):
     def filter(self) -> Filter:
         given: dict[str, Any] = self.model_dump(include={*_FILTERS}, exclude_unset=True)
         return Filter(state=self.state, **given)
+
+
+class RedriveRequest(_Selection):
+    """What to resend: at least one of since, until, notifier, rule, job, digest and batch."""
+
+    model_config = _selects(notifier="cms", since="2026-11-21T09:00:00Z", per_minute=600, dry_run=True)
+
+    state: Literal["dead", "dropped", "discarded"] = "dead"  # type: ignore[assignment]  # wider, as said
+    per_minute: WholeNumber = Field(
+        USUAL_PER_MINUTE, ge=1, le=MOST_PER_MINUTE, description="how many become due per minute"
+    )
+
+
+_Reason = Annotated[str, AfterValidator(read_reason), Field(min_length=1, max_length=LONGEST_REASON)]
+
+
+class DiscardRequest(Request):
+    """Why a dead delivery is discarded."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"reason": "the receiver was shut down"}})
+
+    reason: _Reason
+
+
+class DiscardAllRequest(_Selection, DiscardRequest):
+    """Which dead deliveries to discard, by at least one of since, until, notifier, rule, job, digest and batch; why."""
+
+    model_config = _selects(notifier="cms", reason="the receiver was shut down", dry_run=True)
 
 
 class NotifyRequest(Request):

@@ -144,7 +144,7 @@ class DeliveryStatus(BaseModel):
     notifier: str
     kind: Annotated[str, stored_word("transition", "level", "recovery", "incident")]
     answer: Literal[
-        "sent", "waiting", "retrying", "dead", "digest", "merged", "muted", "silenced", "throttled",
+        "sent", "waiting", "retrying", "dead", "discarded", "digest", "merged", "muted", "silenced", "throttled",
         "dropped", "paused", "already_told", "stopped", "not_on_record", "at_once",
     ]  # fmt: skip
     why: str

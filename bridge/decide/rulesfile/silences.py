@@ -58,7 +58,7 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
     everything = reader.read("everything", _flag, False)
     spec = {key: asked[key] for key in SCOPE_KEYS if key in asked}
     author = reader.read("author", lambda value: _line(value, LONGEST_AUTHOR), "")
-    reason = reader.read("reason", lambda value: _line(value, LONGEST_REASON), "")
+    reason = reader.read("reason", read_reason, "")
     id_ = reader.read("id", lambda value: _line(value, LONGEST_ID), None)
     drop, dry_run = reader.read("mode", _mode, False), reader.read("dry_run", _flag, False)
     if ("for" in asked) == ("ends_at" in asked):
@@ -91,6 +91,11 @@ def _line(value: object, longest: int) -> str:
     if len(value) > longest:
         raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
     return printable(value.strip())
+
+
+def read_reason(value: object) -> str:
+    """Return the reason of what a person does. Raises ValueError."""
+    return _line(value, LONGEST_REASON)
 
 
 def _mode(value: object) -> bool:

@@ -1,7 +1,7 @@
 """Batches: many deliveries that were resent together, each with a due time of its own, so that they go out at a rate.
 
-A batch has no row: it is the deliveries that bear its id. One that is resent again belongs to the later batch, and one
-that is resent by itself to none.
+What was discarded together is one too, so that it can be resent. A batch has no row: it is the deliveries that bear its
+id. One that is resent or discarded again belongs to the later batch, and one that is so by itself to none.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, case, func, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, case, func, select, update
 
 from bridge.record.codec import Facts, iso
 from bridge.record.database import maybe_at, ms
-from bridge.record.outbox.entries import RESENT
+from bridge.record.outbox.entries import IS_RESENDABLE, RESENT
 from bridge.record.queries.lists import Filter, of_deliveries, plain
-from bridge.record.schema import DEAD, DROPPED, SENDING, SENT, WAITING, deliveries, digests, messages, state_is
+from bridge.record.schema import DEAD, DISCARDED, SENDING, SENT, WAITING, deliveries, digests, messages, state_is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,12 @@ class Batch:
     sending: int = 0
     sent: int = 0
     dead: int = 0
+    discarded: int = 0
     last_due_at: datetime | None = None  # of those scheduled
 
     @property
     def total(self) -> int:
-        return self.scheduled + self.waiting + self.sending + self.sent + self.dead
+        return self.scheduled + self.waiting + self.sending + self.sent + self.dead + self.discarded
 
     def facts(self) -> Facts:
         """Return the batch as JSON shows it."""
@@ -43,7 +44,7 @@ class Batch:
 
 
 def count(tx: Connection, which: Filter) -> int:
-    """Return how many deliveries would be resent."""
+    """Return how many deliveries would be resent, or discarded."""
     return int(tx.execute(_select(tx, which, func.count())).scalar_one())
 
 
@@ -78,13 +79,13 @@ def _select(tx: Connection, which: Filter, *columns: Any) -> Select[Any]:
 _RESEND = (
     update(deliveries)
     # Whoever resends the same delivery at the same time comes too late: it is no longer dead.
-    .where(deliveries.c.n == bindparam("number"), or_(state_is(DEAD), state_is(DROPPED)))
+    .where(deliveries.c.n == bindparam("number"), IS_RESENDABLE)
     .values({**RESENT, "due_at": bindparam("due"), "since": bindparam("due"), "batch": bindparam("b_id")})
 )
 
 
 def resend(tx: Connection, id_: str, due: Mapping[int, datetime]) -> int:
-    """Let these deliveries (by number) wait until they are due; return how many still were dead or dropped."""
+    """Let these deliveries (by number) wait until they are due; return how many still could be resent."""
     return tx.execute(_RESEND, [{"number": n, "due": ms(moment), "b_id": id_} for n, moment in due.items()]).rowcount
 
 
@@ -97,7 +98,7 @@ _PROGRESS = (
     .where(deliveries.c.batch.is_not(None))
     .group_by(deliveries.c.batch, deliveries.c.state, "later")
 )  # fmt: skip
-_NAMES = {SENDING: "sending", SENT: "sent", DEAD: "dead"}
+_NAMES = {SENDING: "sending", SENT: "sent", DEAD: "dead", DISCARDED: "discarded"}
 
 
 def progress(tx: Connection, id_: str, *, now: datetime) -> Batch | None:

@@ -1,8 +1,8 @@
 """The outbox: deliveries that are to be sent. `claims` takes from it, `results` stores what came of them.
 
-A delivery waits, is being sent, was sent, or is dead. Ordering keys keep the order per notifier and job: a delivery is
-claimed only if no earlier one of its key (column `lane`) waits or is being sent. A delivery that a gate holds waits in
-a digest, and is merged into the delivery of that digest, or dropped.
+A delivery waits, is being sent, was sent, or is dead; a dead one may be discarded. Ordering keys keep the order per
+notifier and job: a delivery is claimed only if no earlier one of its key (column `lane`) waits or is being sent. A
+delivery that a gate holds waits in a digest, and is merged into the delivery of that digest, or dropped.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bridge.record.outbox import digests, roots
 from bridge.record.schema import (
     DEAD,
     DELIVERY_STATES,
+    DISCARDED,
     DROPPED,
     DUE_AT_ONCE,
     HELD,
@@ -271,11 +272,24 @@ RESENT: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+IS_RESENDABLE = or_(*map(state_is, (DEAD, DROPPED, DISCARDED)))
+
+
 def redrive(tx: Connection, which: Select[Any], *, now: datetime) -> list[str]:
-    """Resend what is dead or was dropped among `which` (a select of numbers) now, under its own ids; return those."""
-    again = update(deliveries).where(deliveries.c.n.in_(which), or_(state_is(DEAD), state_is(DROPPED)))
+    """Resend what is dead, dropped or discarded among `which` (numbers) now, under its own ids; return those."""
+    again = update(deliveries).where(deliveries.c.n.in_(which), IS_RESENDABLE)
     values = {**RESENT, "due_at": ms(now), "since": ms(now), "batch": None}
     return list(tx.execute(again.values(values).returning(deliveries.c.id)).scalars())
+
+
+def discard(
+    tx: Connection, which: Select[Any] | Sequence[int], note: str, *, now: datetime, batch: str | None = None
+) -> list[str]:
+    """Discard what is dead among `which` (numbers), and note who did it and why before why it died; return the ids."""
+    died = func.coalesce("; it had died: " + deliveries.c.why, "")
+    values = {"state": DISCARDED, "why": storable(note) + died, "ended_at": ms(now), "batch": batch}
+    gone = update(deliveries).where(deliveries.c.n.in_(which), state_is(DEAD))
+    return list(tx.execute(gone.values(values).returning(deliveries.c.id)).scalars())
 
 
 def waiting_for_picks(tx: Connection, *, now: datetime, most: int) -> Sequence[tuple[int, str]]:

@@ -18,6 +18,7 @@ from bridge.record.incidents import incident_of, job_of
 from bridge.record.schema import (
     DEAD,
     DELIVERY_STATES,
+    DISCARDED,
     deliveries,
     digests,
     incident_jobs,
@@ -122,7 +123,7 @@ def incident_deliveries(tx: Connection, which: Collection[str]) -> list[JobDeliv
 
 def _deliveries(tx: Connection, which: ColumnElement[bool]) -> list[JobDelivery]:
     rows = tx.execute(_JOB_DELIVERIES.where(which).order_by(deliveries.c.n)).all()
-    instead = _fallbacks(tx, {row.told_by: row.their_message for row in rows if row.their_state == DEAD})
+    instead = _fallbacks(tx, {row.told_by: row.their_message for row in rows if row.their_state in (DEAD, DISCARDED)})
     return [_job_delivery(row, instead) for row in rows]
 
 

@@ -33,6 +33,43 @@ def test_a_dead_delivery_is_resent_under_its_own_id(world: World) -> None:
     assert world.state_of(delivery) == "sent"
 
 
+def test_dead_deliveries_are_discarded_one_or_all_that_match(world: World) -> None:
+    first, second, third = (world.delivery_of(number) for number in (1, 2, 3))
+    world.attempt(Rejected("no"))
+    assert post(world, f"deliveries/{first}/discard", 200, json={"reason": "sent by hand"}) == {"delivery": first}
+    assert (
+        "is discarded; only a dead" in post(world, f"deliveries/{first}/discard", 409, json={"reason": "x"})["detail"]
+    )
+    assert "no delivery" in post(world, "deliveries/dlv_1/discard", 404, json={"reason": "x"})["detail"]
+    wanted = {"notifier": "cms", "reason": "cms was shut down"}
+    counted = post(world, "deliveries/discard", 200, json=wanted | {"dry_run": True})
+    assert (counted["id"], counted["total"], counted["dead"]) == (None, 2, 2)
+    made = post(world, "deliveries/discard", 200, json=wanted)
+    assert (made["total"], made["discarded"]) == (2, 2)
+    assert {row["id"] for row in world.deliveries(batch=made["id"])} == {second, third}
+    assert post(world, "deliveries/discard", 200, json=wanted)["id"] is None
+    assert world.notifier("cms")["dead"] == 0
+    back = post(world, "deliveries/redrive", json={"batch": made["id"], "state": "discarded"})
+    assert (back["total"], world.state_of(first), world.state_of(second)) == (2, "discarded", "waiting")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"notifier": "cms"}, "reason: Field required"),
+        ({"reason": "x"}, "say which deliveries"),
+        ({"notifier": "cms", "reason": ""}, "reason:"),
+        ({"notifier": "cms", "reason": "a\nb"}, "invisible character"),
+        ({"notifier": "cms", "reason": "x", "state": "waiting"}, "state:"),
+    ],
+)
+def test_what_is_discarded_needs_filters_and_a_reason(world: World, body: Any, said: str) -> None:
+    world.delivery_of(1)
+    world.attempt(Rejected("no"))
+    assert said in post(world, "deliveries/discard", 400, json=body)["detail"]
+    assert world.notifier("cms")["dead"] == 1
+
+
 def test_only_dead_or_dropped_deliveries_are_resent(world: World) -> None:
     delivery = world.delivery_of(1)
     assert "is waiting" in post(world, f"deliveries/{delivery}/redrive", 409)["detail"]
@@ -171,7 +208,7 @@ def test_what_a_filter_finds_is_resent_at_a_rate_and_watched(either_world: World
     bury(world, 1, 2, 3)
     given = resend(world, notifier="cms", since="2026-11-21T12:00:00Z", per_minute=60)
     batch = {
-        "id": given["id"], "total": 3, "scheduled": 2, "waiting": 1, "sending": 0, "sent": 0, "dead": 0,
+        "id": given["id"], "total": 3, "scheduled": 2, "waiting": 1, "sending": 0, "sent": 0, "dead": 0, "discarded": 0,
         "last_due_at": "2026-11-21T12:00:02.000Z",
     }  # fmt: skip
     path = f"deliveries/batches/{given['id']}"
@@ -222,7 +259,7 @@ def test_what_is_resent_is_said(world: World) -> None:
         ({"notifier": ""}, "notifier: is empty"),
         ({"job": "a\0b"}, "job: contains a NUL"),
         ({"since": "2h"}, 'since: "2h" is not a time such as'),
-        ({"rule": "all", "state": "sent"}, "state: Input should be 'dead' or 'dropped', not \"sent\""),
+        ({"rule": "all", "state": "sent"}, "state: Input should be 'dead', 'dropped' or 'discarded', not \"sent\""),
         ({"rule": "all", "per_minute": 6001}, "per_minute: Input should be less than or equal to 6000, not 6001"),
         ({"rule": "all", "per_minute": True}, "per_minute: Input should be a valid integer, not true"),
         ({"rule": "all", "per_minute": 1.5}, "per_minute: Input should be a valid integer, not 1.5"),

@@ -111,6 +111,7 @@ def settings(world: World, *, port: int) -> Config:
         silence_id=["sil_0", "sil_1", "sil_2"], batch_id=[batch_id()],
         incident_id=["inc_k0", "inc_k1", "inc_k2"],
     )  # fmt: skip
+    off = {"enabled": False}
     return Config.from_dict(
         {
             "seed": 1,
@@ -123,11 +124,17 @@ def settings(world: World, *, port: int) -> Config:
             "checks": {"positive_data_acceptance": {"expected-statuses": TAKEN}},
             "operations": [
                 # No schema says which globs are right, that an end is to come, or that something is named.
-                {"include-name": "POST /api/v1/silences", "checks": {"positive_data_acceptance": {"enabled": False}}},
+                {"include-name": "POST /api/v1/silences", "checks": {"positive_data_acceptance": off}},
                 # What is posted to looks like a delivery to whoever would read it.
+                {"include-name": "POST /api/v1/deliveries/redrive", "checks": {"allow_header_conformance": off}},
+                # Nor does a schema say which signs are invisible, which no reason may have.
                 {
-                    "include-name": "POST /api/v1/deliveries/redrive",
-                    "checks": {"allow_header_conformance": {"enabled": False}},
+                    "include-name": "POST /api/v1/deliveries/{delivery_id}/discard",
+                    "checks": {"positive_data_acceptance": off},
+                },
+                {
+                    "include-name": "POST /api/v1/deliveries/discard",
+                    "checks": {"allow_header_conformance": off, "positive_data_acceptance": off},
                 },
             ],
         }

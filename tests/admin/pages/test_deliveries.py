@@ -100,6 +100,56 @@ def test_selected_deliveries_are_resent(world: World, admin: FlaskClient) -> Non
     assert [world.state_of(one) for one in (first, second, third)] == ["waiting", "waiting", "dead"]
 
 
+def test_selected_deliveries_are_discarded_with_a_reason(world: World, admin: FlaskClient) -> None:
+    first, second, third = (a_dead_one(world, number) for number in (1, 2, 3))
+    world.delivery_of(4)
+    asked = admin.get(f"/deliveries/discard?selected=yes&id={first}&id={second}")
+    assert "2 dead deliveries would be discarded" in text_of(asked.text)
+    data = {"id": [first, second], "reason": HOSTILE}
+    answer = admin.post("/deliveries/discard", data=data, follow_redirects=True)
+    assert "2 deliveries discarded" in text_of(answer.text)
+    assert "<script>alert" not in answer.text
+    assert [world.state_of(one) for one in (first, second, third)] == ["discarded", "discarded", "dead"]
+    assert f'aria-label="Resend {first}"' in admin.get(f"/deliveries/{first}").text
+    assert f"discarded by dashboard: {HOSTILE}" in text_of(admin.get(f"/deliveries/{first}").text)
+
+
+def test_all_dead_deliveries_that_match_are_discarded_and_come_back(world: World, admin: FlaskClient) -> None:
+    dead = [a_dead_one(world, number) for number in (1, 2)]
+    assert '<a class="button" href="/deliveries/discard?state=dead">Discard all 2…</a>' in (
+        admin.get("/deliveries?state=dead").text
+    )
+    answer = admin.post("/deliveries/discard?state=dead&notifier=cms", data={"reason": "shut down"})
+    assert answer.location.startswith("/deliveries?state=discarded&batch=dsc_")
+    assert "Resend all 2" in text_of(admin.get(answer.location).text)
+    admin.post(answer.location.replace("/deliveries?", "/deliveries/redrive?"), data={"per_minute": "6000"})
+    assert [world.state_of(one) for one in dead] == ["waiting"] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "words"),
+    [
+        ("/deliveries/discard", {"reason": "x"}, "Nothing was selected"),
+        ("/deliveries/discard?state=dead", {"reason": " "}, "the reason is empty"),
+        ("/deliveries/discard?state=waiting", {"reason": "x"}, "state:"),
+        ("/deliveries/discard?notifier=other", {"reason": "x"}, "nothing left to discard"),
+    ],
+)
+def test_nothing_is_discarded_that_was_not_meant(
+    world: World, admin: FlaskClient, path: str, data: dict[str, str], words: str
+) -> None:
+    dead = a_dead_one(world)
+    assert words in text_of(admin.post(path, data=data, follow_redirects=True).text)
+    assert world.state_of(dead) == "dead"
+
+
+def test_discarding_a_selection_of_nothing_asks_for_one(world: World, admin: FlaskClient) -> None:
+    a_dead_one(world)
+    said = admin.get("/deliveries/discard?selected=yes", follow_redirects=True).text
+    assert "Nothing was selected" in said
+    assert 'name="reason"' not in said
+
+
 def test_of_many_chosen_ones_the_first_are_named(world: World, admin: FlaskClient) -> None:
     dead = [a_dead_one(world, number) for number in range(8)]
     answer = admin.post("/deliveries/redrive-chosen", data={"id": dead}, headers={"Referer": "http://localhost/jobs"})
@@ -160,7 +210,7 @@ def test_a_dead_delivery_is_resent(world: World, admin: FlaskClient) -> None:
     assert f"{delivery} is queued for resending." in answer.text
     assert world.state_of(delivery) == "waiting"
     again = admin.post(f"/deliveries/{delivery}/redrive", follow_redirects=True)
-    assert "only a dead or a dropped one can be resent" in again.text
+    assert "only a dead, dropped or discarded one can be resent" in again.text
 
 
 def test_what_waits_for_a_paused_notifier_leads_to_it(world: World, admin: FlaskClient) -> None:

@@ -327,7 +327,7 @@ def test_a_pick_shows_where_it_leads_and_its_dead_letters(world: World, admin: F
     world.sees(job_number(1, user_data="customer=\u202efoo"))
     page = admin.get("/notifiers").text
     said = text_of(card(page, "customer"))
-    assert "waiting 0 sending 0 held 0 dead 1 Type pick Picked by {{ job.user_data.customer }}" in said
+    assert "waiting 0 sending 0 held 0 dead 1 1 in 24 h Type pick Picked by {{ job.user_data.customer }}" in said
     assert "Notifiers customer.<b> Otherwise a dead letter" in said
     assert "Send a test" not in said
     assert "Send a test" in text_of(card(page, "customer.&lt;b&gt;"))

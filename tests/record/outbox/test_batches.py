@@ -330,3 +330,28 @@ def test_a_batch_goes_on_when_the_clock_was_set_back(db: Database) -> None:
     assert write(db, rewind, now=NOW - hours(1)) == hours(1)
     assert claimed_ids(db, now=NOW - hours(1) + seconds(59)) == []
     assert claimed_ids(db, now=NOW - hours(1) + minutes(1)) == ["d2"]
+
+
+# --- what is discarded ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_discarded_keeps_nothing_waiting_and_is_resent_at_its_place(db: Database) -> None:
+    know(db, "cms")
+    bury(db, "d1", "d2", key="j1")
+    put(db, new_delivery("d3", key="j1"))
+    assert by_hand(db, now=NOW).discard_chosen(["d1"], "not needed") == ["d1"]
+    assert claimed_ids(db) == ["d3"]
+    assert by_hand(db, now=NOW).redrive_chosen(["d1"]) == ["d1"]
+    assert row_of(db, deliveries, id="d1")["why"] == "sent again by hand"
+
+
+def test_a_batch_that_was_discarded_holds_none_that_died_or_was_resent_since(db: Database) -> None:
+    know(db, "cms")
+    bury(db, *(f"d{n}" for n in range(20)))
+    gone = by_hand(db, now=NOW).discard_batch(CMS, "shut down", at_once=7)
+    bury(db, "later")
+    by_hand(db, now=NOW).redrive_chosen(["d3"])
+    assert standing(db, gone.id) == Batch(id=gone.id, discarded=19)
+    assert read(db, batches.under_way, now=NOW) == []
+    assert standing(db, again(db, Filter(state="discarded", batch=gone.id)).id).total == 19
+    assert read(db, batches.progress, gone.id, now=NOW) is None

@@ -121,12 +121,25 @@ function chooseAll(event) {
   for (const box of document.querySelectorAll(`input[name="${event.target.dataset.all}"]`)) box.checked = event.target.checked;
 }
 
+// With shift, all from the box that was clicked before, too.
+let clickedBefore = null;
+
+function chooseRange(event) {
+  const box = event.target;
+  if (!box.matches('td input[type="checkbox"]')) return;
+  const boxes = [...document.querySelectorAll(`input[name="${box.name}"]`)];
+  const [from, to] = [boxes.indexOf(clickedBefore), boxes.indexOf(box)].sort((a, b) => a - b);
+  if (event.shiftKey && from >= 0) for (const one of boxes.slice(from, to + 1)) one.checked = box.checked;
+  clickedBefore = box;
+}
+
 document.getElementById("zone").textContent = `Times are ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
 tell(document);
 document.addEventListener("htmx:after:swap", () => { tell(document); showAnswer(); });
 document.addEventListener("htmx:after:request", judge);
 document.addEventListener("htmx:error", (event) => { if (event.target.id === "live") hear(false); });
 document.addEventListener("click", copy);
+document.addEventListener("click", chooseRange);
 document.addEventListener("copy", copyTrue);
 document.addEventListener("change", chooseAll);
 document.addEventListener("visibilitychange", refresh);
