@@ -31,9 +31,10 @@ _SOME = 25  # members that are asked whether a silence has ended
 def send_due_digests(db: Database, book: Rulebook, now: datetime) -> int:
     """Put every digest whose time has come into the outbox; return how many."""
     with db.read() as tx:
+        numbers = digests.due(tx, now=now)
         # Mutes and throttles depend on the rules: that is for a worker whose rules are in force.
-        numbers = digests.due(tx, now=now) if rulesets.in_force(tx) in (None, book.sha) else []
-    return sum(_send(db, n, book, now) for n in numbers)
+        is_mine = bool(numbers) and rulesets.in_force(tx) in (None, book.sha)
+    return sum(_send(db, n, book, now) for n in numbers) if is_mine else 0
 
 
 def _send(db: Database, n: int, book: Rulebook, now: datetime) -> bool:

@@ -24,7 +24,7 @@ _MOST = 200  # in one transaction
 def pick_again(db: Database, book: Rulebook, now: datetime) -> int:
     """Find the notifiers of what was resent for a pick, or make it dead again; return how many were looked at."""
     with db.read() as tx:
-        if rulesets.in_force(tx) not in (None, book.sha) or not entries.waiting_for_picks(tx, now=now, most=1):
+        if not entries.waiting_for_picks(tx, now=now, most=1) or rulesets.in_force(tx) not in (None, book.sha):
             return 0
     with db.write() as tx:
         found = entries.waiting_for_picks(tx, now=now, most=_MOST)

@@ -65,8 +65,8 @@ def test_a_notifier_left_alone_for_long_is_tried_in_time_for_each_delivery_to_ha
     for n in range(12):  # whatever the place in that minute, as the probe itself or behind one
         made[f"d{n}"] = rig.clock()
         put(rig.db, new_delivery(f"d{n}", key=f"j{n}" if n % 2 else "j0"), now=rig.clock())
-        rig.lives(seconds(17))
-    rig.lives(seconds(100))
+        rig.lives(seconds(17), step=seconds(1))
+    rig.lives(seconds(100), step=seconds(1))
     ended = {row["id"]: at(row["ended_at"]) for row in rows(rig.db, deliveries) if row["state"] == DEAD}
     for name, since in made.items():
         counted = [moment for moment in tried if since < moment <= ended[name]]  # each stands for all that is due

@@ -92,9 +92,9 @@ def test_a_channel_that_asks_to_wait_is_left_alone_and_nothing_counts_as_an_atte
         slack.has(f"j{n:02}", FAILED)
     slack.use(given=GIVEN.format(ops='retry = "1m"\nflood = false'))
     slack.poll()
-    slack.passes(seconds(19), polls=False, every=seconds(1))
+    slack.lives(seconds(19))
     assert len(slack.transport.begun) == 1
-    slack.passes(minutes(5), polls=False, every=seconds(1))
+    slack.lives(minutes(5))
     assert {row["state"] for row in slack.deliveries()} == {"sent"}
     assert slack.transport.begun[1].id == asked[0].id  # it keeps its place
     assert {row["attempts"] for row in rows(slack.db, deliveries)} == {1}
@@ -107,10 +107,10 @@ def test_a_limit_that_lasts_uses_up_no_retry_time(slack: SlackRig) -> None:
     slack.channels.refuses = lambda _: RetryLater("500", Reason.SERVER_ERROR)
     slack.sees("j1")
     slack.channels.refuses = lambda _: limited(POSTS, 30)
-    slack.passes(minutes(30), polls=False, every=seconds(1))
+    slack.lives(minutes(10))
     assert slack.states() == {"j1": "waiting"}
     slack.channels.refuses = lambda _: None
-    slack.passes(minutes(2), polls=False, every=seconds(1))
+    slack.lives(minutes(2))
     assert slack.states() == {"j1": "sent"}
 
 
@@ -219,7 +219,7 @@ def test_an_urgent_message_goes_first(slack: SlackRig) -> None:
     slack.lives(seconds(4))
     slack.has("hot", FAILED)
     slack.poll()
-    slack.lives(seconds(2))
+    slack.lives(seconds(2), step=seconds(1))
     assert titles(slack)[-1] == "hot Failed"
     assert len(titles(slack)) < 10
 
@@ -233,7 +233,7 @@ def test_what_waits_for_the_job_of_an_urgent_message_is_merged_into_it(slack: Sl
     slack.moves("hot", SUBMITTED, RUNNING)
     slack.lives(seconds(2))
     slack.moves("hot", FAILED)
-    slack.lives(seconds(2))
+    slack.lives(seconds(2), step=seconds(1))
     assert titles(slack)[-1] == "hot Failed"
     assert slack.transport.begun[-1].note == "Takes the place of earlier messages: Submitted, Running."
     assert [row["state"] for row in slack.deliveries(job="hot")] == ["merged", "merged", "sent"]

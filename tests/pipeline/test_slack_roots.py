@@ -408,10 +408,10 @@ def test_edits_go_on_soon_after_an_outage_while_a_delivery_pauses(slack: SlackRi
     for n in range(2, 14):
         slack.has(f"j{n}", SUBMITTED)
     slack.poll()
-    slack.passes(hours(2), polls=False, every=seconds(5))
+    slack.passes(hours(1), polls=False, every=seconds(10))
     slack.channels.refuses = lambda _: None
     slack.moves("j1", RUNNING)
-    slack.passes(minutes(4), polls=False, every=seconds(1))
+    slack.lives(minutes(4))
     assert slack.channels.shows()[0] == "j1 Running"
 
 

@@ -27,7 +27,7 @@ from tests.support.nouns import Clock, a_listed_job, a_stream, hours, minutes, s
 from tests.support.records import rows
 
 EVERY = minutes(5)
-HALF_A_MINUTE, SECOND, HOUR = seconds(30), seconds(1), hours(1)
+HALF_A_MINUTE, HOUR, A_MOMENT = seconds(30), hours(1), seconds(0.1)
 ENDS = {"Success", "Failed", "Cancel"}
 GIVEN = """
 [alias.queue]
@@ -174,9 +174,16 @@ class Rig:
                 self.poll()
             self.deliver()
 
-    def lives(self, time: timedelta, *, step: timedelta = SECOND) -> None:
-        """Let time go by without polls."""
-        self.passes(time, polls=False, every=step)
+    def lives(self, time: timedelta, *, step: timedelta | None = None) -> None:
+        """Let time go by without polls; the worker looks as often as it wants to, unless `step` says how often."""
+        if step:
+            self.passes(time, polls=False, every=step)
+            return
+        until = self.clock() + time
+        while self.clock() < until:
+            pause = seconds(max(self.transport.waited[-1:] or [0.0])) or A_MOMENT
+            self.clock.advance(min(pause, until - self.clock()))
+            self.deliver()
 
     def leaps(self, time: timedelta) -> None:
         """Set the clock, while no time passes."""

@@ -146,12 +146,12 @@ _DUE = (
     IS_OPEN,
     or_(digests.c.due_at <= bindparam("now"), and_(digests.c.gate == "silence", _IS_OVER)),
 )
+_FIRST_DUE = select(digests.c.n).where(*_DUE).order_by(digests.c.due_at, digests.c.n).limit(100)
 
 
-def due(tx: Connection, *, now: datetime, most: int = 100) -> Sequence[int]:
-    """Return the numbers of the digests that are due."""
-    found = select(digests.c.n).where(*_DUE).order_by(digests.c.due_at, digests.c.n).limit(most)
-    return tx.execute(found, {"now": ms(now)}).scalars().all()
+def due(tx: Connection, *, now: datetime) -> Sequence[int]:
+    """Return the numbers of the digests that are due, of many the first ones."""
+    return tx.execute(_FIRST_DUE, {"now": ms(now)}).scalars().all()
 
 
 def waiting(tx: Connection) -> dict[str, int]:

@@ -292,9 +292,12 @@ def discard(
     return list(tx.execute(gone.values(values).returning(deliveries.c.id)).scalars())
 
 
+_PICKS = select(notifiers.c.name).where(notifiers.c.type == PICK)
+
+
 def waiting_for_picks(tx: Connection, *, now: datetime, most: int) -> Sequence[tuple[int, str]]:
     """Return (number, notifier) of what was resent for a pick, and is due: it is for one of its notifiers, or dead."""
-    picks = tx.execute(select(notifiers.c.name).where(notifiers.c.type == PICK)).scalars().all()
+    picks = tx.execute(_PICKS).scalars().all()
     if not picks:
         return ()
     due = (deliveries.c.notifier.in_(picks), state_is(WAITING), deliveries.c.due_at <= ms(now))
