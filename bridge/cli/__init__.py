@@ -20,6 +20,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "deliveries": ("deliveries", "list, show, redrive (resend), discard: what was sent, to whom, and the outcome."),
     "incidents": ("incidents", "list, show, acknowledge: what rules over several jobs have found."),
     "notifier": ("lists", "test, resume: one chat, webhook or mailbox."),
+    "actions": ("lists", "list: what people did, and who did it."),
     "silence": ("silences", "add, list, end: hold messages back for a while."),
     "db": ("serve", "upgrade: bring the database's schema up to date."),
     "simulate": ("demo", "Run a simulated CI, Slack and receiver, to try the bridge against."),

@@ -1,4 +1,4 @@
-"""The commands that show the record, notify manually and test notifiers: jobs, transitions, notifier."""
+"""The commands that show the record, notify manually and test notifiers: jobs, transitions, actions, notifier."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from bridge.cli.common import (
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
 from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
+from bridge.pipeline.operations import WHATS
 from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.queries import lists
@@ -45,6 +46,8 @@ _FILTERS = {
     "job": "Only those of this job id.",
     "digest": "Only those that the digest with this delivery id contains.",
     "batch": "Only those that were resent or discarded with this batch.",
+    "who": "Only those of this author, or of who gave this name.",
+    "subject": "Only those done to what has this id or name.",
     "since": 'Only since this time: "2h" (ago) or 2026-11-21T09:00:00Z.',
     "until": "Only before this time.",
 }
@@ -206,6 +209,32 @@ def _with_notified(transition: Facts) -> Facts:
     nobody = "nobody" if transition["silent"] else "no rule matched"  # of a silent one no rule was asked
     to = f"{transition['to']}{' (inferred)' if transition['inferred'] else ''}"
     return {**transition, "to": to, "notified": "; ".join(notified) or nobody}
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+@click.group()
+def actions() -> None:
+    """What people did, and who did it."""
+
+
+@actions.command("list")
+@click.option("--what", type=click.Choice(WHATS), help="Only those of this kind.")
+@filters("who", "subject", "since", "until")
+@limit_option
+@json_option
+def list_actions(limit: int, as_json: bool, **options: str | None) -> None:
+    """List what people did, newest first, with what it changed.
+
+    \b
+    Examples:
+      ci-bridge actions list --since 1d
+      ci-bridge actions list --what discard --who ann --json
+      ci-bridge actions list --subject dlv_3wgd3btsuo6wb2kdedccezf4qi
+    """
+    columns = ("at", "who", "claimed", "what", "subject", "before", "after")
+    echo_list(lists.find_actions, options, limit, columns, as_json=as_json, for_people=dict)
 
 
 # --- notifiers ------------------------------------------------------------------------------------------------------

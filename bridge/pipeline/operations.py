@@ -11,7 +11,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection
 
@@ -47,6 +47,12 @@ from bridge.record.queries.lists import Filter
 logger = logging.getLogger(__name__)
 
 Facts = dict[str, Any]
+What = Literal[
+    "redrive", "redrive_batch", "cancel_batch", "discard", "discard_batch", "notify", "test_notifier",
+    "resume_notifier", "poll_watch", "pause_watch", "resume_watch", "make_silence", "end_silence",
+    "acknowledge_incident",
+]  # fmt: skip
+WHATS: tuple[str, ...] = get_args(What)
 
 USUAL_PER_MINUTE, MOST_PER_MINUTE = 600, 6_000
 RESENDABLE = ("dead", "dropped", "discarded")  # states of a delivery
@@ -94,7 +100,7 @@ class Operations:
     nonce: str
 
     def _record(
-        self, tx: Connection, what: str, subject: str, before: Facts | None = None, after: Facts | None = None
+        self, tx: Connection, what: What, subject: str, before: Facts | None = None, after: Facts | None = None
     ) -> None:
         actions.add(tx, [Action(what=what, subject=subject, before=before, after=after)], who=self.who, now=self.now)
 
@@ -149,7 +155,7 @@ class Operations:
     def _note(self, reason: str) -> str:
         return f"discarded by {self.who}: {reason}"
 
-    def _record_each(self, tx: Connection, what: str, before: Mapping[str, str | None], after: Facts) -> None:
+    def _record_each(self, tx: Connection, what: What, before: Mapping[str, str | None], after: Facts) -> None:
         """Record the same of several deliveries; `before` has the state of each."""
         done = [Action(what=what, subject=id_, before={"state": state}, after=after) for id_, state in before.items()]
         actions.add(tx, done, who=self.who, now=self.now)
@@ -317,7 +323,7 @@ class Operations:
     def resume_watch(self, book: Rulebook, name: str) -> None:
         self._set_paused(book, name, "resume_watch", paused=False)
 
-    def _set_paused(self, book: Rulebook, name: str, what: str, *, paused: bool) -> None:
+    def _set_paused(self, book: Rulebook, name: str, what: What, *, paused: bool) -> None:
         with self.db.write() as tx:
             before = _watch(tx, book, name)
             leases.set_watch(tx, name, paused=paused)

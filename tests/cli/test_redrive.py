@@ -1,4 +1,4 @@
-"""`deliveries redrive` and `jobs tell`: what people send manually."""
+"""`deliveries redrive` and `discard`, `jobs tell` and `actions`: what people do manually."""
 
 from __future__ import annotations
 
@@ -198,3 +198,22 @@ def test_all_that_match_are_discarded_as_a_batch(stage: Stage) -> None:
 @pytest.mark.parametrize("words", [(), ("dlv_1", "--notifier", "cms")])
 def test_either_ids_or_filters_say_what_to_discard(stage: Stage, words: tuple[str, ...]) -> None:
     assert "give either delivery ids or filters" in discard(stage, *words, "--reason", "x", code=2).stderr
+
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_did_what_is_listed(stage: Stage) -> None:
+    bury(stage, 1)
+    (dead,) = stage.deliveries(state="dead")
+    discard(stage, dead["id"], "--reason", "not needed")
+    redrive(stage, dead["id"])
+    found = json.loads(stage.command("actions", "list", "--who", "ann", "--json").stdout)
+    assert [(one["what"], one["subject"], one["before"]) for one in found] == [
+        ("redrive", dead["id"], {"state": "discarded"}),
+        ("discard", dead["id"], {"state": "dead"}),
+    ]
+    table = stage.command("actions", "list", "--what", "discard").stdout
+    assert "not needed" in table
+    assert len(table.splitlines()) == 2
+    assert "none on record" in stage.command("actions", "list", "--subject", "vod").stdout

@@ -13,7 +13,7 @@ from bridge.admin.auth import Scope
 from bridge.admin.http import query
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import PAGING, Endpoints, Route, answer
-from bridge.admin.schemas import deliveries, incidents, jobs, rulebook, stats
+from bridge.admin.schemas import actions, deliveries, incidents, jobs, rulebook, stats
 from bridge.admin.schemas.silences import Silences
 from bridge.display import LINE
 from bridge.pipeline.incident_facts import find_incidents, incident_details, incidents_of_job
@@ -32,6 +32,7 @@ _SHORT = f"long texts are cut to one line of {LINE} characters"
 _OF_JOBS = ("state", "tag", "queue", "job", "since", "until")
 _OF_DELIVERIES = ("state", "notifier", "rule", "job", "digest", "batch", "since", "until")
 _OF_INCIDENTS = ("state", "rule")
+_OF_ACTIONS = ("who", "what", "subject", "since", "until")
 _OF_STATS = ("span", "tag", "queue")
 
 
@@ -67,6 +68,8 @@ class ReadApi(Endpoints):
         summary = "jobs in each state, how soon changes were seen, the ends of deliveries, and their latency"
         yield get("stats", self.stats, stats.Stats, summary, query=_OF_STATS)
         yield get("silences", self.silences, Silences, "silences, newest first")
+        summary, of_actions = f"what people did, newest first; {_SHORT}", (*_OF_ACTIONS, *PAGING)
+        yield get("actions", self.actions, actions.Actions, summary, query=of_actions)
 
     # --- from the record ---------------------------------------------------------------------------------------
 
@@ -82,6 +85,10 @@ class ReadApi(Endpoints):
     def deliveries(self) -> ResponseReturnValue:
         found, cursor = self._page(lists.find_deliveries, _OF_DELIVERIES, states=DELIVERY_STATES)
         return answer(deliveries.Deliveries.model_validate({"items": found, "cursor": cursor}))
+
+    def actions(self) -> ResponseReturnValue:
+        found, cursor = self._page(lists.find_actions, _OF_ACTIONS)
+        return answer(actions.Actions.model_validate({"items": found, "cursor": cursor}))
 
     def _page(
         self, ask: Callable[..., lists.Found], fields: Sequence[str], *, states: Sequence[str] = ()

@@ -18,6 +18,7 @@ from bridge.admin.http.routes import PAGING
 from bridge.admin.schemas import RequestMoment, RequestText
 from bridge.admin.schemas.stats import Span
 from bridge.decide.text.values import listing, shown, suggest
+from bridge.pipeline.operations import What
 from bridge.pipeline.stats import SPANS
 from bridge.record.queries.lists import MOST, Cursor, Filter
 
@@ -74,6 +75,9 @@ PARAMETERS = {
     "rule": Parameter(_TEXT, "only those by the rule with this name"),
     "digest": Parameter(_TEXT, "only those sent in the digest that is the delivery with this id"),
     "batch": Parameter(_TEXT, "only those resent or discarded with this batch"),
+    "who": Parameter(_TEXT, "only those of this author, or of who gave this name"),
+    "what": Parameter(TypeAdapter(What), "only those of this kind"),
+    "subject": Parameter(_TEXT, "only those done to what has this id or name"),
     "bucket": Parameter(_TEXT, "needed if several buckets have a job with this id"),
     "span": Parameter(TypeAdapter(_Span), "how much time, until now"),
     "since": Parameter(_MOMENT, "not before then; write a + as %2B"),

@@ -20,6 +20,7 @@ from bridge.admin.auth_throttle import Failures
 from bridge.admin.http import problems
 from bridge.admin.http.problems import Problem
 from bridge.admin.pages import texts
+from bridge.admin.pages.actions import ActionPages
 from bridge.admin.pages.deliveries import DeliveryPages
 from bridge.admin.pages.incidents import IncidentPages
 from bridge.admin.pages.jobs import JobPages
@@ -47,6 +48,7 @@ _ALL = "all"  # in the address of a page: its texts in full
 NAVIGATION = (
     ("overview", "Overview"), ("jobs", "Jobs"), ("deliveries", "Deliveries"), ("incidents", "Incidents"),
     ("rules", "Rules"), ("notifiers", "Notifiers"), ("silences", "Silences"), ("watches", "Watches"),
+    ("actions", "Actions"),
 )  # fmt: skip
 
 
@@ -60,6 +62,7 @@ _SUBJECTS = (
     NotifierPages,
     SilencePages,
     WatchPages,
+    ActionPages,
 )
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     case,
     func,
     literal_column,
+    or_,
     select,
     tuple_,
 )
@@ -39,6 +40,7 @@ from bridge.record.schema import (
     SENDING,
     SENT,
     WAITING,
+    actions,
     attempts,
     deliveries,
     digests,
@@ -113,7 +115,10 @@ class Filter:
     rule: str | None = None
     job: str | None = None
     digest: str | None = None  # the id of the delivery that it was sent with
-    batch: str | None = None  # with which it was resent
+    batch: str | None = None  # with which it was resent or discarded
+    who: str | None = None  # these three are of actions
+    what: str | None = None
+    subject: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -422,3 +427,23 @@ def notifier_row(tx: Connection, notifier: str) -> Facts | None:
         "paused_at": iso(row.paused_at), "not_before": iso(row.not_before or None), "paused_why": row.paused_why,
         "failures": row.failures,
     }  # fmt: skip
+
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+_ACTIONS = select(*(column for column in actions.c if column is not actions.c.at))
+
+
+def find_actions(tx: Connection, which: Filter, *, cursor: Cursor | None = None, limit: int = 50) -> Found:
+    """Return what people did. `who` is the author, or the name that the author gave."""
+    a = actions.c
+    wanted = by_most_selective(tx, conditions((listed_by(a.subject), a.subject, which.subject)))
+    wanted += [a.what == which.what] if which.what else []
+    wanted += [or_(a.who == which.who, a.claimed == which.who)] if which.who else []
+    return _page(tx, _ACTIONS.where(*wanted, *_between(a.at, which)), a.at, a.n, _action, cursor, limit)
+
+
+def _action(row: Row[Any]) -> Facts:
+    facts = {name: getattr(row, name) for name in ("n", "who", "claimed", "what", "subject")}
+    changes = {name: json.loads(getattr(row, name) or "null") for name in ("before", "after")}
+    return {"at": iso(row.at), **facts, **changes}

@@ -39,7 +39,7 @@ match.tag = {json.dumps(EVIL)}
 PAGES = (
     "/", "/jobs", "/deliveries", "/rules", "/notifiers", "/silences", "/watches", "/deliveries/batches",
     "/rules/explain",
-    "/rules/try", "/silences/add",
+    "/rules/try", "/silences/add", "/actions",
 )  # fmt: skip
 
 
