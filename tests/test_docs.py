@@ -24,17 +24,28 @@ from tests.support.nouns import SECRET
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text()
+OPERATIONS, TUTORIAL = ((REPOSITORY / "docs" / name).read_text() for name in ("operations.md", "tutorial.md"))
 
 
-def test_the_readme_names_every_variable_that_is_read() -> None:
+def test_every_variable_that_is_read_is_documented() -> None:
     variables = {field.alias or name.upper() for name, field in Settings.model_fields.items()}
-    assert {name for name in variables if f"`{name}`" not in README} == set()
+    assert {name for name in variables if f"`{name}`" not in OPERATIONS} == set()
 
 
-def test_every_command_the_readme_shows_is_there() -> None:
-    shown = set(re.findall(r"ci-bridge ([a-z]+)", README))
+@pytest.mark.parametrize("text", [README, OPERATIONS, TUTORIAL], ids=["README", "operations", "tutorial"])
+def test_every_command_that_is_shown_is_there(text: str) -> None:
+    shown = set(re.findall(r"ci-bridge ([a-z]+)", text))
     assert shown
     assert shown <= set(main.list_commands(None))  # type: ignore[arg-type]  # it asks for no context
+
+
+def test_the_rules_of_the_tutorial_are_right() -> None:
+    first, second = re.findall(r"```toml\n(.*?)```", TUTORIAL, re.DOTALL)
+    changed = first[: first.index("[[rule]]")] + second
+    for text, names in ((first, ["failed"]), (changed, ["failed", "stuck"])):
+        book = read(text, ENVIRON)
+        assert [rule.name for rule in book.rules] == names
+        assert list(map(str, book.warnings)) == []
 
 
 def test_the_rule_in_the_readme_is_right() -> None:

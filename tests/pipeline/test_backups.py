@@ -1,4 +1,4 @@
-"""A backup, made while the bridge runs as the README says, is restored: the ends of jobs have the ids that they had."""
+"""A backup, made as docs/operations.md says, is restored: the ends of jobs have the ids that they had."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ notify = "ops"
 
 
 def _commands() -> list[str]:
-    shown = (REPOSITORY / "README.md").read_text() + (REPOSITORY / "docs/guarantees.md").read_text()
+    shown = (REPOSITORY / "docs/operations.md").read_text()
     return sorted({shlex.split(line)[2] for line in re.findall(r'sqlite3 bridge\.db "[^"]+"', shown)})
 
 
