@@ -720,6 +720,7 @@ class Reason(StrEnum):
     GONE = "gone"  # the receiver or its address, for good
     LOST = "lost"  # with its worker: the outcome is unknown
     UNCONFIRMED = "unconfirmed"  # an earlier attempt may still turn out to have been accepted
+    MANUAL = "manual"  # a person paused the notifier
     OTHER = "other"
 
 

@@ -177,7 +177,7 @@ class Scrape(Collector):
         return gauge("incidents_open", "Open incidents, acknowledged or not.", ["rule"], known | found)
 
 
-_CAUSES = (Reason.AUTH, Reason.CHANNEL, Reason.GONE, Reason.OTHER)  # of a notifier's pause
+_CAUSES = (Reason.AUTH, Reason.CHANNEL, Reason.GONE, Reason.MANUAL, Reason.OTHER)  # of a notifier's pause
 
 
 def _cause(row: Row) -> Reason | None:

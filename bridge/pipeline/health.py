@@ -15,7 +15,7 @@ from enum import IntEnum
 from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.text.times import human
-from bridge.model import Watch
+from bridge.model import Reason, Watch
 from bridge.record.polling.queues import PausedQueue
 from bridge.record.queries.gauges import State, Trouble
 from bridge.record.queries.lists import Facts
@@ -200,7 +200,10 @@ def _of_notifier(
             yield Level.ODD, kind, short, waits, oldest, "restore it, or its messages become dead letters"
     elif row["paused_at"]:
         why = f"{row['paused_why']}; it stays so until `ci-bridge notifier resume {row['name']}`"
-        yield Level.BROKEN, "that are paused", "is paused", waits, _time(row["paused_at"]), why
+        manual = row["paused_reason"] == Reason.MANUAL
+        level, kind = (Level.ODD, "that people paused") if manual else (Level.BROKEN, "that are paused")
+        by = f" {row['paused_why'].partition(': ')[0]}" if manual else ""
+        yield level, kind, f"is paused{by}", waits, _time(row["paused_at"]), why
     elif row["failures"]:
         since = oldest or trouble.error_at
         yield Level.BROKEN, "that do not answer", "does not answer", waits, since, trouble.error

@@ -31,7 +31,7 @@ from bridge.decide.rulesfile.silences import (
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import ident, listing, suggest
 from bridge.decide.whatif.replay import PastMessage, Preview
-from bridge.model import Blindness, Incident, Silence, Transition
+from bridge.model import Blindness, Incident, Reason, Silence, Transition
 from bridge.pipeline.incidents import show
 from bridge.pipeline.route import with_queue_names
 from bridge.record import actions, incidents, public_url, rulesets
@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 Facts = dict[str, Any]
 What = Literal[
     "redrive", "redrive_batch", "cancel_batch", "discard", "discard_batch", "notify", "test_notifier",
-    "resume_notifier", "poll_watch", "pause_watch", "resume_watch", "make_silence", "end_silence",
+    "pause_notifier", "resume_notifier", "poll_watch", "pause_watch", "resume_watch", "make_silence", "end_silence",
     "acknowledge_incident",
 ]  # fmt: skip
 WHATS: tuple[str, ...] = get_args(What)
@@ -281,6 +281,18 @@ class Operations:
                 entries.put(tx, [delivery], now=self.now, at_once=True)
                 self._record(tx, "test_notifier", name, after={"delivery": delivery.id})
             return Accepted(delivery=delivery.id, waits=_why_it_waits(tx, name, self.now))
+
+    def pause_notifier(self, book: Rulebook, name: str, reason: str) -> None:
+        """Send a notifier nothing until a person resumes it; its deliveries wait, also if it has a fallback."""
+        _require_one(book, name)
+        why = f"by {self.who}: {_checked(reason)}"
+        with self.db.write() as tx:
+            before = explanations.notifier_statuses(tx).get(name)
+            if before is None:
+                raise Conflict(f'notifier "{name}" is not on record yet: no worker has read these rules')
+            if not entries.pause(tx, name, why, Reason.MANUAL, now=self.now):
+                raise Conflict(f'notifier "{name}" is paused already: {before.paused_why}')
+            self._record(tx, "pause_notifier", name, {"paused": False}, {"paused": True, "why": why})
 
     def resume_notifier(self, name: str, book: Rulebook | None = None) -> None:
         """Resume a paused notifier. One that only the rules know yet is not paused."""

@@ -17,6 +17,7 @@ from bridge.record.schema import notifiers
 from tests.admin.pages.conftest import signed_in
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import RULES, World, a_book, job_number
+from tests.support.nouns import by_hand
 
 DIED = timedelta(hours=24)
 
@@ -45,6 +46,11 @@ def is_paused(world: World) -> None:
     world.sees(job_number(1))
     with world.db.write() as tx:
         entries.pause(tx, "cms", "the receiver answered 410 Gone", now=world.now)
+
+
+def is_paused_by_hand(world: World) -> None:
+    world.sees(job_number(1))
+    by_hand(world.db, now=world.now).pause_notifier(world.book, "cms", "moved")
 
 
 def is_late(world: World) -> None:
@@ -132,6 +138,7 @@ def cannot_read(world: World) -> None:
 CASES = [
     (is_dead, True, "notifier cms", "does not answer, 2 messages wait", "could not connect to cms.example.com:8443"),
     (answers_with_errors, True, "notifier cms", "answers with errors, 1 message to be tried again", "answered 500"),
+    (is_paused_by_hand, True, "notifier cms", "is paused by ann, 1 message waits", "by ann: moved; it stays so until"),
     (is_paused, True, "notifier cms", "is paused, 1 message waits", "the receiver answered 410 Gone"),
     (is_late, True, "notifier cms", "is late, 1 message waits", "its channel's limit"),
     (asks_for_time, True, "notifier cms", "is late, 1 message waits", "wait until 2026-11-21 13:06:00 UTC"),

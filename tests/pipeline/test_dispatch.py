@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from bridge.model import Attempt, Delivery, Outcome, Rate, Rejected, RetryLater, Sent
+from bridge.model import Attempt, Delivery, Outcome, Rate, Reason, Rejected, RetryLater, Sent
 from bridge.notifiers import Notifier
 from bridge.pipeline.dispatch import WINDOW, Prefetch
 from bridge.pipeline.housekeeping import CLAIM_LEASE, LeaseWatcher
@@ -184,6 +184,24 @@ def test_what_waits_for_a_paused_notifier_without_a_fallback_waits(rig: Rig) -> 
     rig.transport.answer = lambda _: Sent()
     rig.deliver()
     assert rig.stored_states() == [SENT, SENT]
+
+
+@on_both
+@pytest.mark.parametrize("outcome", [Sent(), Rejected("410 Gone", pause=True)])
+def test_what_waits_for_a_notifier_that_a_person_paused_goes_to_no_fallback(backed_up: Rig, outcome: Outcome) -> None:
+    def answer(_: Delivery) -> Outcome:  # that of what was in flight neither ends the pause nor changes why
+        with backed_up.db.write() as tx:
+            entries.pause(tx, "cms", "by ann: moved", Reason.MANUAL, now=NOW)
+        return outcome
+
+    backed_up.transport.answer = answer
+    put(backed_up.db, *[new_delivery(f"d{n}", message=a_message(f"m{n}"), key="j1") for n in range(2)])
+    backed_up.lives(hours(192), step=hours(48))
+    assert [one.id for one in backed_up.transport.begun] == ["d0"]
+    row = row_of(backed_up.db, notifiers, name="cms")
+    assert (row["paused_why"], row["paused_reason"]) == ("by ann: moved", "manual")
+    assert backed_up.stored_states("cms")[-1] == WAITING
+    assert fallbacks(backed_up) == []
 
 
 # --- bounds -------------------------------------------------------------------------------------------------

@@ -198,6 +198,26 @@ def test_a_notifier_is_resumed_and_why_it_was_paused_is_kept(world: World) -> No
     assert world.attempt(Sent()) == [delivery]
 
 
+def test_a_notifier_that_a_person_paused_is_sent_nothing_until_a_person_resumes_it(world: World) -> None:
+    delivery = world.delivery_of(1)
+    ann(world).pause_notifier(world.book, "cms", " the receiver is moved ")
+    world.sync()  # a worker that starts, with the same rules
+    assert world.attempt(Sent()) == []
+    why = "by ann: the receiver is moved"
+    assert recorded(world) == [("pause_notifier", "cms", {"paused": False}, {"paused": True, "why": why})]
+    ann(world).resume_notifier("cms")
+    assert world.attempt(Sent()) == [delivery]
+
+
+def test_a_notifier_is_paused_once_and_for_a_reason(world: World) -> None:
+    ann(world).pause_notifier(world.book, "cms", "moved")
+    with pytest.raises(Conflict, match='"cms" is paused already: by ann: moved'):
+        ann(world).pause_notifier(world.book, "cms", "again")
+    with pytest.raises(OperationRefused, match="the reason is empty"):
+        ann(world).pause_notifier(world.book, "ops/1", " ")
+    assert [what for what, *_ in recorded(world)] == ["pause_notifier"]
+
+
 def test_a_notifier_that_only_the_rules_know_yet_is_not_paused(world: World) -> None:
     with world.db.write() as tx:
         tx.execute(text("DELETE FROM notifier"))
@@ -287,6 +307,7 @@ def test_a_silence_is_ended_by_who_asks(world: World) -> None:
         (lambda ops, _: ops.cancel_batch("rdr_404"), NotFound, 'there is no batch "rdr_404"'),
         (lambda ops, known: ops.test_notifier(known["book"], "cmss"), NotFound, r'no notifier "cmss" \(did you mean'),
         (lambda ops, known: ops.resume_notifier("cmss", known["book"]), NotFound, "there are: cms, ops/1"),
+        (lambda ops, known: ops.pause_notifier(known["book"], "cmss", "moved"), NotFound, "there are: cms, ops/1"),
         (lambda ops, _: ops.resume_notifier("cmss"), NotFound, 'no notifier "cmss" is on record'),
         (lambda ops, known: ops.pause_watch(known["book"], "vodd"), NotFound, r'no watch "vodd" \(did you mean "vod"'),
         (lambda ops, known: ops.poll_watch(known["book"], "vod"), Conflict, 'watch "vod" is paused; resume it'),

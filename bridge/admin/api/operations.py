@@ -14,7 +14,13 @@ from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.parts import BY_API
 from bridge.admin.schemas import deliveries
-from bridge.admin.schemas.deliveries import DeliveryAccepted, NewDelivery, NotifierTestRequest, NotifyRequest
+from bridge.admin.schemas.deliveries import (
+    DeliveryAccepted,
+    NewDelivery,
+    NotifierPauseRequest,
+    NotifierTestRequest,
+    NotifyRequest,
+)
 from bridge.admin.schemas.incidents import AcknowledgeRequest, Incident
 from bridge.admin.schemas.rulebook import NotifierAccepted, WatchAccepted
 from bridge.admin.schemas.silences import NewSilence, Silence, SilenceMade
@@ -49,6 +55,10 @@ class OperationsApi(Endpoints):
         yield post(
             "notifiers/<path:name>/test", self.test_notifier, "send a test message", answer=NewDelivery, located=True,
             body=NotifierTestRequest, body_needed=False,
+        )  # fmt: skip
+        yield post(
+            "notifiers/<path:name>/pause", self.pause_notifier, "send a notifier nothing; its deliveries wait",
+            body=NotifierPauseRequest, answer=NotifierAccepted, refuses=(409,),
         )  # fmt: skip
         summary = "resume a paused notifier"
         yield post("notifiers/<path:name>/resume", self.resume_notifier, summary, answer=NotifierAccepted)
@@ -175,6 +185,12 @@ class OperationsApi(Endpoints):
         query.parameters(request, [])
         asked = query.json_of(request, NotifierTestRequest) if query.body(request) else NotifierTestRequest()
         return _accepted(self.parts.operations().test_notifier(self.parts.book(), name, key=asked.id))
+
+    def pause_notifier(self, name: str) -> ResponseReturnValue:
+        query.parameters(request, [])
+        asked = query.json_of(request, NotifierPauseRequest)
+        self.parts.operations().pause_notifier(self.parts.book(), name, asked.reason)
+        return answer(NotifierAccepted(notifier=name, paused=True), 202)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         query.nothing(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
-from flask import flash, redirect, url_for
+from flask import flash, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.health import read_health
@@ -16,6 +16,7 @@ from bridge.admin.schemas import rulebook
 from bridge.admin.schemas.stats import Detection
 from bridge.decide.changes.clocks import clock_warning
 from bridge.decide.retries import BREAKER_THRESHOLD
+from bridge.decide.rulesfile.silences import LONGEST_REASON
 from bridge.model import Rate
 from bridge.pipeline.health import HealthWarning, Level
 from bridge.pipeline.operations import OperationRefused
@@ -91,6 +92,7 @@ class NotifierPages(Pages):
     def routes(self) -> Iterator[Route]:
         yield Route(path="/notifiers", view=self.notifiers, name="notifiers")
         yield Route(path="/notifiers/<path:name>/test", view=self.test, name="test_notifier", method="POST")
+        yield Route(path="/notifiers/<path:name>/pause", view=self.pause, name="pause_notifier", method="POST")
         yield Route(path="/notifiers/<path:name>/resume", view=self.resume, name="resume_notifier", method="POST")
 
     def notifiers(self) -> ResponseReturnValue:
@@ -111,6 +113,7 @@ class NotifierPages(Pages):
             threshold=BREAKER_THRESHOLD,
             span=_SPAN,
             most_named=_MOST_NAMED,
+            longest=LONGEST_REASON,
         )
 
     def test(self, name: str) -> ResponseReturnValue:
@@ -124,6 +127,11 @@ class NotifierPages(Pages):
         else:
             flash(f"A test for {name} is queued.", "done")
         return redirect(url_for("pages.delivery", delivery_id=test.delivery), 303)
+
+    def pause(self, name: str) -> ResponseReturnValue:
+        book, reason = self.parts.book(), request.form.get("reason", "")
+        text = f"{name} is paused: its deliveries wait."
+        return attempt(lambda: self.operations().pause_notifier(book, name, reason), text, "notifiers")
 
     def resume(self, name: str) -> ResponseReturnValue:
         book = self.parts.book()

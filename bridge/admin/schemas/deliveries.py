@@ -180,6 +180,14 @@ class DiscardRequest(Request):
     reason: _Reason
 
 
+class NotifierPauseRequest(Request):
+    """Why a notifier is paused."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"reason": "the receiver is being moved"}})
+
+    reason: _Reason
+
+
 class DiscardAllRequest(_Selection, DiscardRequest):
     """Which dead deliveries to discard, by at least one of since, until, notifier, rule, job, digest and batch; why."""
 

@@ -536,9 +536,10 @@ def paused(tx: Connection) -> set[str]:
 
 
 def paused_and_waiting(tx: Connection) -> list[tuple[str, str]]:
-    """Return (name, why) of the paused notifiers for which something waits."""
+    """Return (name, why) of the notifiers that are paused, but not by a person, and for which something waits."""
     waits = exists().where(_OF_NOTIFIER, state_is(WAITING))
-    rows = tx.execute(select(notifiers).where(notifiers.c.paused_at.is_not(None), waits))
+    failed = func.coalesce(notifiers.c.paused_reason, "") != Reason.MANUAL
+    rows = tx.execute(select(notifiers).where(notifiers.c.paused_at.is_not(None), failed, waits))
     return [(row.name, row.paused_why) for row in rows]
 
 

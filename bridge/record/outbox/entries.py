@@ -325,10 +325,10 @@ def readdress(tx: Connection, number: int, pick: str, new: NewDelivery, *, now: 
 _CLOSED: dict[str, Any] = {"broken_run": None, "probed_run": None}
 
 
-def pause(tx: Connection, notifier: str, why: str, reason: Reason = Reason.OTHER, *, now: datetime) -> None:
-    """Send a notifier nothing until it is resumed; its deliveries wait."""
+def pause(tx: Connection, notifier: str, why: str, reason: Reason = Reason.OTHER, *, now: datetime) -> bool:
+    """Send a notifier nothing until it is resumed; its deliveries wait. False: it is paused already, or unknown."""
     row = update(notifiers).filter_by(name=notifier, paused_at=None)
-    tx.execute(row.values(paused_at=ms(now), paused_why=why, paused_reason=reason.value))
+    return tx.execute(row.values(paused_at=ms(now), paused_why=why, paused_reason=reason.value)).rowcount == 1
 
 
 def resume(tx: Connection, notifier: str) -> bool:

@@ -33,7 +33,8 @@ from bridge.record.schema import (
 # What became of an attempt, as metrics name it: of a channel or a receiver that is gone they say client_error.
 OK, _LOST = "ok", Reason.LOST.value
 _CLIENT_ERRORS = (Reason.CHANNEL, Reason.GONE)
-ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _CLIENT_ERRORS))
+_OF_NO_ATTEMPT = (*_CLIENT_ERRORS, Reason.MANUAL)
+ATTEMPT_LABELS = (OK, *(reason.value for reason in Reason if reason not in _OF_NO_ATTEMPT))
 
 Claim = tuple[int, str]  # a delivery's number and the lease it is claimed under
 

@@ -143,6 +143,17 @@ def test_a_notifier_that_is_resumed_goes_on(world: World) -> None:
     assert world.attempt(Sent()) == [delivery]
 
 
+def test_a_notifier_that_is_paused_waits_and_says_by_whom(world: World) -> None:
+    world.delivery_of(1)
+    why = {"reason": "moved"}
+    assert post(world, "notifiers/cms/pause", json=why) == {"notifier": "cms", "paused": True}
+    assert world.attempt(Sent()) == []
+    assert world.notifier("cms")["paused_why"] == "by api: moved"
+    assert "is paused already" in post(world, "notifiers/cms/pause", 409, json=why)["detail"]
+    assert "reason" in post(world, "notifiers/cms/pause", 400, json={})["detail"]
+    assert post(world, "notifiers/nobody/pause", 404, json=why)
+
+
 def test_a_watch_is_paused_and_goes_on(world: World) -> None:
     assert post(world, "watches/vod/pause") == {"watch": "vod", "paused": True}
     assert world.watch()["paused"] is True

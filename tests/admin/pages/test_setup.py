@@ -112,6 +112,25 @@ def test_a_paused_notifier_says_why_and_is_resumed(world: World, admin: FlaskCli
     assert world.notifier("ops/1")["paused_at"] is None
 
 
+def test_a_notifier_is_paused_with_a_reason_and_says_who_did_it(world: World, admin: FlaskClient) -> None:
+    assert "the reason is empty" in text_of(admin.post("/notifiers/ops/1/pause", follow_redirects=True).text)
+    said = admin.post("/notifiers/ops/1/pause", data={"reason": f"moved {HOSTILE}"}, follow_redirects=True).text
+    assert "ops/1 is paused: its deliveries wait." in said
+    assert "by dashboard: moved" in card(said, "ops/1")
+    assert "<script>alert" not in said
+    assert world.notifier("ops/1")["paused_reason"] == "manual"
+    assert 'action="/notifiers/ops/1/pause"' not in said
+    assert "paused already: by dashboard" in text_of(
+        admin.post("/notifiers/ops/1/pause", data={"reason": "again"}, follow_redirects=True).text
+    )
+
+
+def test_a_read_token_pauses_no_notifier(world: World, reader: FlaskClient) -> None:
+    assert "/pause" not in reader.get("/notifiers").text
+    assert reader.post("/notifiers/cms/pause", data={"reason": "moved"}).status_code == 403
+    assert world.notifier("cms")["paused_at"] is None
+
+
 @pytest.mark.parametrize(("failures", "alone"), [(1, False), (9, False), (10, True)])
 def test_a_receiver_that_does_not_answer_is_seen(world: World, admin: FlaskClient, failures: int, alone: bool) -> None:
     with world.db.write() as tx:

@@ -188,7 +188,11 @@ def test_burying_a_worker_frees_what_it_held_and_nothing_else(db: Database, buri
     ("outcome", "label"),
     [
         (Sent("r"), "ok"),
-        *((RetryLater("a sentence", reason), reason.value) for reason in Reason if reason not in ("channel", "gone")),
+        *(
+            (RetryLater("a sentence", reason), reason.value)
+            for reason in Reason
+            if reason not in ("channel", "gone", "manual")
+        ),
         (Rejected("a sentence", Reason.CHANNEL, pause=True), "client_error"),
         (Rejected("a sentence", Reason.GONE, pause=True), "client_error"),
     ],
