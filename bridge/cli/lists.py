@@ -1,8 +1,7 @@
-"""The commands that show the record, notify manually and test notifiers: jobs, transitions, actions, notifier."""
+"""The commands that show the record and notify manually: jobs, transitions, actions."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +24,6 @@ from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
 from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
 from bridge.pipeline.operations import WHATS
-from bridge.record.database import Database
 from bridge.record.polling import problems
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
@@ -235,75 +233,3 @@ def list_actions(limit: int, as_json: bool, **options: str | None) -> None:
     """
     columns = ("at", "who", "claimed", "what", "subject", "before", "after")
     echo_list(lists.find_actions, options, limit, columns, as_json=as_json, for_people=dict)
-
-
-# --- notifiers ------------------------------------------------------------------------------------------------------
-
-
-@click.group()
-def notifier() -> None:
-    """One chat, webhook or mailbox."""
-
-
-@notifier.command()
-@click.argument("name")
-@click.option("--wait", "wait_s", default=20.0, show_default=True, help="Seconds to wait for the outcome.")
-@json_option
-def test(name: str, wait_s: float, as_json: bool) -> None:
-    """Send a test message through the outbox: a worker signs and sends it like any other, but at once.
-
-    Exits 1 unless the receiver accepted it, and prints the result of the attempt, or why there was none.
-
-    \b
-    Example:
-      ci-bridge notifier test ops
-    """
-    _, rules, db = open_bridge(polls=False)
-    new = operations(db).test_notifier(rules.book, name)
-    if not new.waits:
-        click.echo(f"queued: {new.delivery} for {name}; waiting for the outcome ...", err=True)
-    delivery = _wait_for(db, new.delivery, 0 if new.waits else wait_s)
-    if as_json:
-        echo_json(delivery)
-    elif delivery["state"] == "sent":
-        click.echo(f"{name} accepted the test message {new.delivery}")
-    if delivery["state"] != "sent":
-        fail(
-            f"not accepted: {delivery['why']}" if delivery["attempts"] else new.waits or _why_not_sent(delivery, wait_s)
-        )
-
-
-def _wait_for(db: Database, delivery_id: str, wait_s: float) -> Facts:
-    """Return a delivery when an attempt has ended, or time is up."""
-    until = time.monotonic() + wait_s
-    while True:
-        with db.read() as tx:
-            delivery = lists.delivery_details(tx, delivery_id)
-        assert delivery  # noqa: S101  (it was stored a moment ago)
-        has_ended = delivery["tries"] if delivery["state"] == "waiting" else delivery["state"] != "sending"
-        if has_ended or time.monotonic() > until:
-            return delivery
-        time.sleep(0.2)
-
-
-def _why_not_sent(delivery: Facts, wait_s: float) -> str:
-    details = f"`ci-bridge deliveries show {delivery['id']}`"
-    if delivery["state"] == "sending":
-        return f"no response within {wait_s:g} s; the attempt continues: {details}"
-    return (
-        f"not sent within {wait_s:g} s; probably {delivery['notifier']} has reached max_in_flight or its rate;"
-        f" {details} shows the outcome later"
-    )
-
-
-@notifier.command()
-@click.argument("name")
-def resume(name: str) -> None:
-    """Resume a paused notifier; what waited for it is sent.
-
-    \b
-    Example:
-      ci-bridge notifier resume ops
-    """
-    operations(open_database()).resume_notifier(name)
-    click.echo(f"{name} is resumed")
