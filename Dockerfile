@@ -3,7 +3,9 @@
 #   docker run --env-file keys.env -v ci-bridge:/data -v "$PWD/my-rules.toml:/app/rules.toml:ro" -p 127.0.0.1:8000:8000 ci-bridge
 FROM python:3.12-slim
 WORKDIR /app
-COPY pyproject.toml README.md LICENSE rules.toml app.py ./
+COPY pyproject.toml README.md LICENSE rules.toml Procfile ./
+COPY slack ./slack
+COPY docs/prometheus-alerts.yml docs/grafana-dashboard.json ./docs/
 COPY bridge ./bridge
 RUN pip install --no-cache-dir . && useradd --create-home bridge && install -d -o bridge /data
 USER bridge

@@ -1,4 +1,4 @@
-"""gunicorn's settings: `python -m bridge.web` runs `gunicorn -c python:bridge.gunicorn_conf app:app`."""
+"""gunicorn's settings: `python -m bridge.web` runs `gunicorn -c python:bridge.gunicorn_conf bridge.wsgi:app`."""
 
 from __future__ import annotations
 

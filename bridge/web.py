@@ -17,7 +17,7 @@ def main() -> None:
     except SettingsRefused as error:
         sys.stderr.write(f"ci-bridge does not start: {error}\n")
         sys.exit(1)
-    command = [sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "app:app", *sys.argv[1:]]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:bridge.gunicorn_conf", "bridge.wsgi:app", *sys.argv[1:]]
     environ = {**os.environ, "WEB_CONCURRENCY": str(settings.web_concurrency)}
     os.execve(sys.executable, command, environ)  # noqa: S606  (gunicorn replaces this process)
 

@@ -10,6 +10,7 @@ from bridge import __version__
 
 _COMMANDS = {  # the module of each, and a line of help
     "demo": ("demo", "See it work in half a minute: no account, no set-up."),
+    "init": ("init", "Write example rules, a Procfile, alerts and more into the current folder."),
     "doctor": ("doctor", "Check settings, database, rules, CI and notifiers, and say what to do."),
     "run": ("serve", "Run web and worker in one process."),
     "worker": ("serve", "Poll and deliver; any number may run on PostgreSQL."),
@@ -65,6 +66,7 @@ def main() -> None:
     \b
     First steps:
       ci-bridge demo                  see it work
+      ci-bridge init                  write rules.toml and more to start from
       ci-bridge rules check           is rules.toml valid?
       ci-bridge doctor                do keys, bucket and notifiers work?
       ci-bridge run                   run it

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import click
 
-import bridge
 from bridge import settings as settings_module
 from bridge.cli.common import Facts, count_of, fail, json_option
+from bridge.cli.init import shipped
 from bridge.cli.report import Load
 from bridge.cli.report import report as report_figures
 from bridge.decide.text.times import duration
@@ -124,7 +124,7 @@ class _Demo:
         said_in = _Chat.started(chat, stack)
         self._refused_at: float | None = None
         self._receiver = stack.enter_context(WebhookReceiver(secrets=[_SECRET], answer=self._refuse_second))
-        example = _example()
+        example = shipped("rules.toml")
         environ = {
             "DATABASE_URL": f"sqlite:///{folder / 'bridge.db'}",
             "BRIDGE_RULES": str(self._rules_file(folder, example, chat)),
@@ -264,13 +264,6 @@ def _hook_line(hook: Received) -> str:
 
 def _print(source: str, text: str) -> None:
     click.echo(f"{datetime.now(UTC):%H:%M:%S}  {source:<8} {text}")
-
-
-def _example() -> Path:
-    """Return the commented example: beside the package in a checkout, inside it when installed."""
-    package = Path(bridge.__file__).parent
-    inside = package / "rules.toml"
-    return inside if inside.exists() else package.parent / "rules.toml"
 
 
 def _duration(_ctx: click.Context, _param: click.Parameter, value: str) -> timedelta:
