@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, delete, func, or_, select, update
 from bridge.record import counters
 from bridge.record.codec import storable
 from bridge.record.counters import Count
-from bridge.record.database import at, ms, upsert
+from bridge.record.database import at, maybe_at, ms, upsert
 from bridge.record.schema import HEAD, rule_faults, rulesets, shared_numbers, workers
 
 ALIVE = timedelta(seconds=45)  # a worker beats every 15 s
@@ -23,10 +23,11 @@ class OtherRules(Exception):
     """Other rules are in force than those that were to be evaluated; what they would have said is not stored."""
 
 
-def store(tx: Connection, sha: str, text: str, *, now: datetime) -> None:
-    """Store a ruleset that is in use, and that it is now."""
-    row = upsert(tx, rulesets).values(sha=sha, text=text, used_at=ms(now))
-    tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_={"used_at": ms(now), "text": text}))
+def store(tx: Connection, sha: str, text: str, *, source: str | None = None, now: datetime) -> None:
+    """Store a ruleset that is in use, and that it is now; `source` is its file, masked."""
+    facts = {"used_at": ms(now), "text": text} | ({"source": source} if source is not None else {})
+    row = upsert(tx, rulesets).values(sha=sha, **facts)
+    tx.execute(row.on_conflict_do_update(index_elements=["sha"], set_=facts))
     counters.add(tx, [Count("rules", ())], now=now)
 
 
@@ -52,19 +53,19 @@ def require_in_force(tx: Connection, sha: str) -> None:
         raise OtherRules(f"the rules {current} are in force, not {sha}")
 
 
-def accept(tx: Connection, sha: str, text: str, *, now: datetime) -> bool:
+def accept(tx: Connection, sha: str, text: str, *, source: str | None = None, now: datetime) -> bool:
     """Put a ruleset in force that a start or a reload brings; return False if it was already.
 
     Call it first in a transaction: the counter serializes those that accept at the same time.
     """
     first = tx.execute(_IN_FORCE).first()
     if first and first.sha == sha and not first.stands_in:
-        store(tx, sha, text, now=now)
+        store(tx, sha, text, source=source, now=now)
         return False
     number = _count(tx, "accepted", now)
-    store(tx, sha, text, now=now)
+    store(tx, sha, text, source=source, now=now)
     tx.execute(update(rulesets).where(rulesets.c.stands_in).values(stands_in=False))
-    tx.execute(update(rulesets).filter_by(sha=sha).values(accepted=number))
+    tx.execute(update(rulesets).filter_by(sha=sha).values(accepted=number, accepted_at=ms(now)))
     return True
 
 
@@ -176,6 +177,39 @@ def touch(tx: Connection, sha: str, *, now: datetime) -> None:
 def text_of(tx: Connection, sha: str) -> str | None:
     """Return a ruleset as text, if it is kept."""
     return tx.execute(select(rulesets.c.text).filter_by(sha=sha)).scalar()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulesVersion:
+    """Rules that are, or were, in force."""
+
+    sha: str
+    accepted_at: datetime | None  # the last time; None: by an older version of the bridge
+    used_at: datetime  # when they were in force last, to the hour
+    in_force: bool
+    kept: bool  # `source_of` has their file
+
+
+def versions(tx: Connection) -> list[RulesVersion]:
+    """Return the rules that were ever accepted and are kept, those accepted last first."""
+    columns = (rulesets.c.sha, rulesets.c.accepted_at, rulesets.c.used_at, rulesets.c.source.is_not(None).label("kept"))
+    rows = tx.execute(select(*columns).where(rulesets.c.accepted.is_not(None)).order_by(rulesets.c.accepted.desc()))
+    current = in_force(tx)
+    return [
+        RulesVersion(
+            sha=row.sha,
+            accepted_at=maybe_at(row.accepted_at),
+            used_at=at(row.used_at),
+            in_force=row.sha == current,
+            kept=row.kept,
+        )
+        for row in rows
+    ]
+
+
+def source_of(tx: Connection, sha: str) -> str | None:
+    """Return a rules file in which what may be secret is masked, if it is kept."""
+    return tx.execute(select(rulesets.c.source).filter_by(sha=sha)).scalar()
 
 
 def prune(tx: Connection, *, before: datetime) -> int:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD = "0016"  # the newest revision in migrations/versions
+HEAD = "0017"  # the newest revision in migrations/versions
 
 metadata = MetaData()
 _Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts by itself only in INTEGER columns
@@ -445,6 +445,8 @@ rulesets = Table(
     Column("sha", String(12), primary_key=True),
     Column("text", Text, nullable=False),
     Column("used_at", BigInteger, nullable=False),
+    Column("source", Text),  # the file, with what may be secret masked; None: stored by an older version
+    Column("accepted_at", BigInteger),  # the last time; None as above
     Column("accepted", BigInteger),  # counts acceptances: the ruleset with the highest number is in force, unless
     Column("stands_in", Boolean, nullable=False, server_default=text("false")),  # this one is, as no live worker has it
     Column("empty_allowed", Boolean, nullable=False, server_default=text("false")),  # a person said it may be empty

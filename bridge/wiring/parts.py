@@ -15,6 +15,7 @@ from bridge.collect.credentials import Credentials
 from bridge.collect.http import Proxies
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
+from bridge.decide.rulesfile.masked import masked
 from bridge.decide.rulesfile.rulesets import emptied, names_in, names_of
 from bridge.model import KeySource
 from bridge.notifiers import Notifier
@@ -82,7 +83,7 @@ def sync(db: Database, book: Rulebook, *, clock: Clock = utc_now) -> None:
 
 def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
     """Put the rules of a start or a reload in force; return False if they were already."""
-    news = rulesets.accept(tx, book.sha, book.ruleset_text, now=now)
+    news = rulesets.accept(tx, book.sha, book.ruleset_text, source=masked(book.text), now=now)
     note_rules(tx, book.watches, now)
     _know(tx, book)
     snapshots.adopt(tx, [stream for watch in book.watches for stream in watch.streams])
@@ -92,7 +93,7 @@ def accept(tx: Connection, book: Rulebook, *, now: datetime) -> bool:
 def make_known(db: Database, book: Rulebook) -> None:
     """Record the rules with their watches and notifiers, without putting them in force."""
     with db.write() as tx:
-        rulesets.store(tx, book.sha, book.ruleset_text, now=utc_now())
+        rulesets.store(tx, book.sha, book.ruleset_text, source=masked(book.text), now=utc_now())
         _know(tx, book)
 
 

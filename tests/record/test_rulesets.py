@@ -112,3 +112,26 @@ def test_each_wish_to_reload_is_counted(db: Database) -> None:
     for count in (1, 2):
         write(db, rulesets.ask_for_reload, now=NOW + minutes(count))
         assert read(db, rulesets.reloads) == count
+
+
+# --- their versions -------------------------------------------------------------------------------------------------
+
+
+def test_versions_say_when_each_was_accepted_last_and_which_is_in_force(db: Database) -> None:
+    for minute, sha in enumerate("aba"):
+        write(db, rulesets.accept, sha, "{}", source=f"# {sha}\n", now=NOW + minutes(minute))
+    write(db, rulesets.store, "unaccepted", "{}", source="#", now=NOW)
+    found = read(db, rulesets.versions)
+    assert [(one.sha, one.accepted_at, one.in_force, one.kept) for one in found] == [
+        ("a", NOW + minutes(2), True, True), ("b", NOW + minutes(1), False, True),
+    ]  # fmt: skip
+    assert read(db, rulesets.source_of, "b") == "# b\n"
+    assert read(db, rulesets.source_of, "c") is None
+
+
+def test_what_an_older_version_accepted_has_no_file_until_it_starts_again(db: Database) -> None:
+    accept(db, "a")
+    assert [one.kept for one in read(db, rulesets.versions)] == [False]
+    write(db, rulesets.accept, "a", "{}", source="# a\n", now=NOW)
+    accept(db, "a")  # an older worker beside
+    assert read(db, rulesets.source_of, "a") == "# a\n"
