@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from bridge import __version__
 
@@ -26,6 +29,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "silence": ("silences", "add, list, end: hold messages back for a while."),
     "db": ("serve", "upgrade: bring the database's schema up to date."),
     "simulate": ("demo", "Run a simulated CI, Slack and receiver, to try the bridge against."),
+    "completion": ("completion", "Print the script with which your shell completes commands and options."),
 }
 
 
@@ -45,8 +49,17 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete without importing every command."""
+        named = [
+            CompletionItem(name, help=text) for name, (_, text) in _COMMANDS.items() if name.startswith(incomplete)
+        ]
+        return named + click.Command.shell_complete(self, ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
+            if not {"-h", "--help"} & set(ctx.args):
+                _read_env_file()
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -56,6 +69,13 @@ class _Commands(click.Group):
             if (message := plain_message(error)) is None:
                 raise
             fail(message)
+
+
+def _read_env_file() -> None:
+    from bridge.env_file import FILE, load  # see the module's docstring
+
+    if said := load(os.environ, Path(FILE)):
+        click.echo(said, err=True)
 
 
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -21,6 +21,7 @@ from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR
 from bridge.decide.text.times import duration
 from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
+from bridge.env_file import EnvFileRefused
 from bridge.environment import lookup
 from bridge.pipeline.operations import OperationRefused, Operations
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
@@ -57,7 +58,7 @@ def plain_message(error: Exception) -> str | None:
     """Return the message of a failure that a person can fix, None for a bug. Raises UsageError for bad arguments."""
     if isinstance(error, RulesRefused | CiError | OperationRefused):
         return str(error)
-    if isinstance(error, SettingsRefused | SchemaOld):
+    if isinstance(error, SettingsRefused | SchemaOld | EnvFileRefused):
         return f"ci-bridge: {error}"
     if isinstance(error, TROUBLES):
         return f"ci-bridge: {trouble(error)}"
