@@ -72,6 +72,12 @@ def require(scope: Scope, request: Request) -> None:
         )
 
 
+def require_admin(scope: Scope) -> None:
+    """Raise Problem 403 unless this is the scope of the admin token: for what only admins may read."""
+    if scope < Scope.ADMIN:
+        raise Problem(403, "the read token may not read this: send the one of BRIDGE_ADMIN_TOKEN")
+
+
 def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     # Not all white space: in WSGI's Latin-1, 0x85 and 0xA0 may be the last bytes of UTF-8 letters.

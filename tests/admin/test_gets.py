@@ -46,7 +46,7 @@ def lived_in(world: World) -> dict[str, str]:
     assert world.state_of(other) == "waiting"
     return {
         "job_id": "j1", "delivery_id": delivery, "batch_id": batch.id, "silence_id": "sil_1", "name": "vod",
-        "filename": "app.js", "incident_id": world.incident("j1"),
+        "filename": "app.js", "incident_id": world.incident("j1"), "sha": world.book.sha,
     }  # fmt: skip
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from bridge.record import rulesets
 from bridge.record.queries.lists import Filter
 from tests.browser.bridges import Bridge
 from tests.support.admin_world import World
 from tests.support.nouns import by_hand
 
-_NO_PAGES = {"pages.static", "pages.find"}  # a file; an address that only leads to others
+_NO_PAGES = {"pages.static", "pages.download_rules", "pages.find"}  # files; an address that only leads to others
 LONG = "上传/电影/" + "一个很长的文件名" * 12 + "-" + "without-any-space" * 8 + ".mp4"
 
 
@@ -28,6 +29,8 @@ class LivedIn:
     def paths(self) -> list[str]:
         """Return the address of every page. A page whose address has a new argument is to be named here."""
         facts = {"job_id": self.job, "delivery_id": self.delivery, "batch_id": self.batch, "incident_id": self.incident}
+        with self.bridge.stage.db.read() as tx:
+            facts["sha"] = rulesets.in_force(tx) or ""
         app = World(self.bridge.stage.db).app()
         found = []
         for rule in app.url_map.iter_rules():

@@ -15,6 +15,7 @@ from jinja2.bccache import Bucket, BytecodeCache
 from bridge.admin import create_app
 from bridge.decide.routing import RoutingResult
 from bridge.decide.rules.rulebook import Rulebook
+from bridge.decide.rulesfile.masked import masked
 from bridge.decide.rulesfile.read import read
 from bridge.model import (
     FAILED,
@@ -180,7 +181,7 @@ class World:
     def accepts(self, book: Rulebook) -> None:
         """Put these rules in force, as the start of a worker does."""
         with self.db.write() as tx:
-            rulesets.accept(tx, book.sha, book.ruleset_text, now=self.now)
+            rulesets.accept(tx, book.sha, book.ruleset_text, source=masked(book.text), now=self.now)
 
     def beat(self, worker: str = "w1", *, fault: str | None = None) -> None:
         with self.db.write() as tx:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from flask import g, request
 from flask.typing import ResponseReturnValue
 from sqlalchemy import Connection
 
-from bridge.admin.auth import Scope
+from bridge.admin.auth import Scope, require_admin
 from bridge.admin.http import query
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import PAGING, Endpoints, Route, answer
 from bridge.admin.schemas import actions, deliveries, incidents, jobs, rulebook, stats
 from bridge.admin.schemas.silences import Silences
+from bridge.decide.text.times import iso
 from bridge.display import LINE
 from bridge.pipeline.incident_facts import find_incidents, incident_details, incidents_of_job
 from bridge.pipeline.operations import silence_facts
@@ -64,6 +66,10 @@ class ReadApi(Endpoints):
         summary = "one incident, with a page of its jobs"
         yield get("incidents/<incident_id>", self.incident, incidents.IncidentDetail, summary, refuses=(404,))
         yield get("rules", self.rules, rulebook.Rules, "the rules in force, in their order")
+        summary = "the rules that are or were in force, those accepted last first; admin only"
+        yield get("rules/versions", self.rules_versions, rulebook.RulesVersions, summary)
+        summary = "a rules file, in which what may be secret is masked; admin only"
+        yield get("rules/versions/<sha>", self.rules_file, rulebook.RulesFile, summary, query=(), refuses=(404,))
         yield get("notifiers", self.notifiers, rulebook.Notifiers, "notifiers, and the number of their deliveries")
         summary = "jobs in each state, how soon changes were seen, the ends of deliveries, and their latency"
         yield get("stats", self.stats, stats.Stats, summary, query=_OF_STATS)
@@ -167,6 +173,28 @@ class ReadApi(Endpoints):
         found = [rulebook.Rule.of(rule, faults.get(rule.name), matches.get(rule.name)) for rule in items]
         warnings = [str(warning) for warning in self.parts.book().warnings]
         return answer(rulebook.Rules(items=found, cursor=cursor, sha=rules.sha, fault=fault, warnings=warnings))
+
+    def rules_versions(self) -> ResponseReturnValue:
+        require_admin(g.scope)
+        with self.parts.db.read() as tx:
+            found = rulesets.versions(tx)
+        items, cursor = _slice(found)
+        shown = [
+            rulebook.RulesVersion.model_validate(
+                asdict(one) | {"accepted_at": iso(one.accepted_at), "used_at": iso(one.used_at)}
+            )
+            for one in items
+        ]
+        return answer(rulebook.RulesVersions(items=shown, cursor=cursor))
+
+    def rules_file(self, sha: str) -> ResponseReturnValue:
+        require_admin(g.scope)
+        query.parameters(request, [])
+        with self.parts.db.read() as tx:
+            source = rulesets.source_of(tx, sha)
+        if source is None:
+            raise Problem(404, f'no file of rules "{sha[:100]}" is on record')
+        return answer(rulebook.RulesFile(sha=sha, toml=source))
 
     def watches(self) -> ResponseReturnValue:
         with self.parts.db.read() as tx:

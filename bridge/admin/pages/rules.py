@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import unified_diff
 from typing import Any
 
-from flask import request
+from flask import Response, g, request
 from flask.typing import ResponseReturnValue
 
 from bridge import shallow_json
+from bridge.admin.auth import require_admin
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.jobs import explained
 from bridge.admin.pages.routes import Pages, argument, may_act, show
@@ -26,12 +28,17 @@ from bridge.record.queries import lists
 Facts = dict[str, Any]
 
 _MAX_RULES = 300  # rules on one page
+_MAX_VERSIONS = 100
+_MAX_LINES = 5_000  # of files that are compared: some seconds at worst
 _MAX_SAMPLE = 20_000  # characters of a sample job
 
 
 class RulePages(Pages):
     def routes(self) -> Iterator[Route]:
         yield Route(path="/rules", view=self.rules, name="rules")
+        yield Route(path="/rules/file", view=self.file, name="rules_file")
+        yield Route(path="/rules/file/<sha>", view=self.file, name="rules_version")
+        yield Route(path="/rules/file/<sha>/download", view=self.download, name="download_rules")
         yield Route(path="/rules/explain", view=self.explain, name="explain")
         yield Route(path="/rules/explain", view=self.explain_sample, name="explain_sample", method="POST")
 
@@ -59,6 +66,32 @@ class RulePages(Pages):
             mutes=[(mute, scope_lines(mute.scope, rules.queue_names)) for mute in rules.mutes],
             zone=rules.zone.key,
         )
+
+    # --- their file, and those of before -----------------------------------------------------------------------
+
+    def file(self, sha: str = "") -> ResponseReturnValue:
+        """Show a version of the file (without one, what is in force) and how it differs from the one before."""
+        if not may_act():
+            return show("rules_file.html", status=403, versions=[])
+        with self.parts.db.read() as tx:
+            found = rulesets.versions(tx)
+            sha = sha or next((one.sha for one in found if one.in_force), "")
+            place = next((place for place, one in enumerate(found) if one.sha == sha), None)
+            texts = [rulesets.source_of(tx, one.sha) for one in found[place : place + 2]] if place is not None else []
+        return show(
+            "rules_file.html", status=404 if sha and place is None else 200, versions=found[:_MAX_VERSIONS],
+            sha=sha[:100], text=texts[0] if texts else None, changes=difference(*texts) if len(texts) > 1 else None,
+            before=found[place + 1].sha if place is not None and len(texts) > 1 else None,
+        )  # fmt: skip
+
+    def download(self, sha: str) -> ResponseReturnValue:
+        require_admin(g.scope)
+        with self.parts.db.read() as tx:
+            text = rulesets.source_of(tx, sha)
+        if text is None:
+            return show("rules_file.html", status=404, versions=[], sha=sha[:100], text=None)
+        named = {"Content-Disposition": 'attachment; filename="rules.toml"'}
+        return Response(text, content_type="text/plain; charset=utf-8", headers=named)
 
     # --- why, and why not --------------------------------------------------------------------------------------
 
@@ -104,6 +137,17 @@ class RulePages(Pages):
             "explain.html", status=status, explanations=explanations, job_id=job_id, bucket=bucket, sample=sample,
             faults=faults, is_sample=text is not None, allowed=may_act(), note=note,
         )  # fmt: skip
+
+
+def difference(new: str | None, old: str | None) -> list[tuple[str, str]] | None:
+    """Return the lines that differ, with some around them, each with its kind; None: they cannot be compared."""
+    if new is None or old is None:
+        return None
+    lines = old.splitlines(), new.splitlines()
+    if max(map(len, lines)) > _MAX_LINES:
+        return None
+    kinds = {"+": "added", "-": "removed", "@": "place"}
+    return [(kinds.get(line[0], "same"), line) for line in [*unified_diff(*lines, lineterm="")][2:]]
 
 
 def _facts(

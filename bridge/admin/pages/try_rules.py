@@ -44,9 +44,16 @@ class TryRulesPages(Pages):
     def ask(self) -> ResponseReturnValue:
         """Show the form; an address may say of which `tag`, and `to` which state, one more rule is wanted."""
         if request.args.get("how") == "whole":
-            return self._form("", added=False)
+            return self._form(self._source(request.args.get("sha", "")), added=False)
         tag, to = (request.args.get(name, "")[:200] for name in ("tag", "to"))
         return self._form(example_rule(self.parts.book(), tag=tag, to=to), added=True)
+
+    def _source(self, sha: str) -> str:
+        """Return the file of these rules, masked; without a sha, of those in force. Only who may try sees it."""
+        if not may_act():
+            return ""
+        with self.parts.db.read() as tx:
+            return rulesets.source_of(tx, sha or rulesets.in_force(tx) or "") or ""
 
     def try_out(self) -> ResponseReturnValue:
         """Show what is wrong with a file, or what it would have sent of what has happened."""

@@ -367,6 +367,26 @@ class RuleTests(BaseModel):
     failed: list[FailedTest]
 
 
+class RulesVersion(BaseModel):
+    """Rules that are, or were, in force."""
+
+    sha: str
+    in_force: bool
+    accepted_at: Moment | None = Field(description="the last time; null: by an older version of the bridge")
+    used_at: Moment = Field(description="when they were in force last, to the hour")
+    kept: bool = Field(description="their file is on record")
+
+
+class RulesVersions(BaseModel):
+    items: list[RulesVersion]
+    cursor: Cursor
+
+
+class RulesFile(BaseModel):
+    sha: str
+    toml: str = Field(description="the file; addresses beyond their host and the values of headers are ***")
+
+
 class RulesChecked(BaseModel):
     ok: bool = Field(description="the file is accepted, and none of its tests fails")
     sha: str | None = Field(description="its sha, if it is accepted")

@@ -11,10 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.decide.rulesfile.errors import LARGEST
+from bridge.decide.rulesfile.masked import masked
 from bridge.record import rulesets
+from bridge.wiring.parts import accept
 from tests.admin.pages.conftest import page, posted, signed_in
 from tests.admin.pages.reading import text_of
-from tests.support.admin_world import NOON, RULES, World, a_book, a_failed_job, job_number
+from tests.support.admin_world import NOON, READ, RULES, World, a_book, a_failed_job, job_number
 
 HOSTILE = '转码 失败 <b>&"x" %41'
 MORE = f"""
@@ -331,3 +333,65 @@ def test_verdicts_have_the_words_of_the_api(world: World, admin: FlaskClient, jo
     assert dict(re.findall(r"#rule-(\w+)\">.*?<span class=\"state s-\w+\">(\w+)<", verdicts, re.DOTALL)) == dict(
         zip(("failed", "all"), words, strict=True)
     )
+
+
+# --- their file -------------------------------------------------------------------------------------------------------
+
+
+def versions(world: World) -> list[str]:
+    """Put two versions in force; return their shas, the one in force first."""
+    books = [a_book(RULES), a_book(RULES + MORE)]
+    for minute, book in enumerate(books):
+        with world.db.write() as tx:
+            accept(tx, book, now=NOON + timedelta(minutes=minute))
+    return [book.sha for book in reversed(books)]
+
+
+def test_the_file_in_force_is_shown_masked_with_its_changes_and_can_be_downloaded(world: World) -> None:
+    new, old = versions(world)
+    client = signed_in(world)
+    shown = page(client, "/rules/file")
+    said = text_of(shown)
+    assert "https://cms.example.com:8443/***" in said
+    assert "转码 失败 <b>" in said
+    assert '+between = "22:00-08:00"' in said
+    assert "<b>" not in shown
+    assert f"since {old}" in said
+    assert "Came into force" in said
+    assert "+between" not in text_of(page(client, f"/rules/file/{old}"))
+    answer = client.get(f"/rules/file/{new}/download")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="rules.toml"'
+    assert answer.content_type == "text/plain; charset=utf-8"
+    assert answer.text == masked(RULES + MORE)
+    assert client.get("/rules/file/<b>/download").status_code == 404
+    assert client.get("/rules/file/<b>").status_code == 404
+
+
+def test_a_try_begins_with_the_file_in_force(world: World) -> None:
+    _, old = versions(world)
+    client = signed_in(world)
+    assert "nights" in page(client, "/rules/try?how=whole")
+    assert "nights" not in page(client, f"/rules/try?how=whole&sha={old}")
+
+
+def test_a_read_token_sees_nothing_of_the_file(world: World) -> None:
+    new, _ = versions(world)
+    client = signed_in(world, "read")
+    for path in ("/rules/file", f"/rules/file/{new}", f"/rules/file/{new}/download"):
+        answer = client.get(path)
+        assert answer.status_code == 403
+        assert "cms.example.com" not in answer.text
+    assert "cms.example.com" not in client.get("/rules/try?how=whole").text
+    for path in ("versions", f"versions/{new}"):
+        assert world.client(READ).get(f"/api/v1/rules/{path}").status_code == 403
+
+
+def test_versions_are_in_the_api(world: World) -> None:
+    new, old = versions(world)
+    found = world.client().get("/api/v1/rules/versions?limit=1").get_json()
+    assert [(one["sha"], one["in_force"], one["kept"]) for one in found["items"]] == [(new, True, True)]
+    found = world.client().get(f"/api/v1/rules/versions?cursor={found['cursor']}").get_json()
+    assert [(one["sha"], one["in_force"]) for one in found["items"]] == [(old, False)]
+    file = world.client().get(f"/api/v1/rules/versions/{old}").get_json()
+    assert file == {"sha": old, "toml": masked(RULES)}
+    assert world.client().get("/api/v1/rules/versions/nothing").status_code == 404
