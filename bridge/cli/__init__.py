@@ -57,6 +57,8 @@ class _Commands(click.Group):
         return named + click.Command.shell_complete(self, ctx, incomplete)
 
     def invoke(self, ctx: click.Context) -> object:
+        if os.environ.get("NO_COLOR"):  # https://no-color.org
+            ctx.color = False
         try:
             if not {"-h", "--help"} & set(ctx.args):
                 _read_env_file()

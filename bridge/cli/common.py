@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,12 +16,13 @@ from typing import Any, NoReturn
 import click
 
 from bridge import settings as settings_module
+from bridge.cli.tables import coloured, fitting, moment, times_of
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR
 from bridge.decide.text.times import duration
-from bridge.display import DETAIL, columns, fit, one_line, pad, visible, visible_json
+from bridge.display import DETAIL, columns, fit, one_line, visible, visible_json
 from bridge.env_file import EnvFileRefused
 from bridge.environment import lookup
 from bridge.pipeline.operations import OperationRefused, Operations
@@ -98,10 +100,18 @@ def echo_table(rows: Sequence[Facts], names: Sequence[str], *, empty: str = "") 
     if not rows:
         echo(empty)
         return
-    cells = [[name.upper() for name in names], *([_cell(row.get(name)) for name in names] for row in rows)]
+    times, now = times_of(click.get_current_context()), datetime.now(UTC)
+    cells = [[name.upper() for name in names]]
+    cells += [[_cell(moment(row.get(name), times, now)) for name in names] for row in rows]
     widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    empties = [name for name in names if all(row.get(name) is None for row in rows)]
+    shown = fitting(names, widths, room, empties)
     for line in cells:
-        click.echo("  ".join(pad(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        parts = (coloured(name, cell, shown[name]) for name, cell in zip(names, line, strict=True) if name in shown)
+        click.echo("  ".join(parts).rstrip())
+    if left := [name.upper() for name in names if name not in (*shown, *empties)]:
+        echo(f"no room for {', '.join(left)}: --json has all", err=True)
 
 
 def echo_details(facts: Facts) -> None:

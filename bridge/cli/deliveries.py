@@ -22,6 +22,7 @@ from bridge.cli.common import (
     operations,
 )
 from bridge.cli.lists import echo_list, filter_of, filters, limit_option
+from bridge.cli.tables import times_options
 from bridge.decide.text.times import rate
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
 from bridge.record import rulesets
@@ -47,6 +48,7 @@ def deliveries() -> None:
 @click.option("--state", type=click.Choice(DELIVERY_STATES), help="Only those in this state.")
 @_filters
 @limit_option
+@times_options
 @json_option
 def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
     """List deliveries, newest first.

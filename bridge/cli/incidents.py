@@ -19,6 +19,7 @@ from bridge.cli.common import (
     operations,
 )
 from bridge.cli.lists import limit_option
+from bridge.cli.tables import times_options
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.pipeline.incident_facts import find_incidents, incident_details, rules_in_force
@@ -40,6 +41,7 @@ def incidents() -> None:
 )
 @click.option("--rule", metavar="NAME", help="Only those of this rule.")
 @limit_option
+@times_options
 @json_option
 def list_incidents(state: str | None, rule: str | None, limit: int, as_json: bool) -> None:
     """List incidents that are or were open, those that opened last first.

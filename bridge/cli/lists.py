@@ -20,6 +20,7 @@ from bridge.cli.common import (
     operations,
     parse_time,
 )
+from bridge.cli.tables import times_options
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
 from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
@@ -110,6 +111,7 @@ def jobs() -> None:
 @jobs.command("list")
 @filters("state", "tag", "queue", "since", "until")
 @limit_option
+@times_options
 @json_option
 def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
     """List jobs, newest first.
@@ -190,6 +192,7 @@ def transitions() -> None:
 @transitions.command("list")
 @filters("job", "state", "tag", "queue", "since", "until")
 @limit_option
+@times_options
 @json_option
 def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
     """List transitions, newest first.
@@ -221,6 +224,7 @@ def actions() -> None:
 @click.option("--what", type=click.Choice(WHATS), help="Only those of this kind.")
 @filters("who", "subject", "since", "until")
 @limit_option
+@times_options
 @json_option
 def list_actions(limit: int, as_json: bool, **options: str | None) -> None:
     """List what people did, newest first, with what it changed.

@@ -20,6 +20,7 @@ from bridge.cli.common import (
     open_database,
     operations,
 )
+from bridge.cli.tables import times_options
 from bridge.pipeline.stats import detection
 from bridge.record.database import Database
 from bridge.record.polling import queues
@@ -34,6 +35,7 @@ def watches() -> None:
 
 
 @watches.command("list")
+@times_options
 @json_option
 def list_watches(as_json: bool) -> None:
     """List the watches of rules.toml, and those that only the record knows, with their last poll.
@@ -172,6 +174,7 @@ def _why_not_sent(delivery: Facts, wait_s: float) -> str:
 
 
 @notifier.command("list")
+@times_options
 @json_option
 def list_notifiers(as_json: bool) -> None:
     """List the notifiers of rules.toml, and those that only the record knows, with their deliveries.

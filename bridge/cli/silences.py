@@ -24,6 +24,7 @@ from bridge.cli.common import (
     open_database,
     operations,
 )
+from bridge.cli.tables import times_options
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import described, read_silence
@@ -184,6 +185,7 @@ def _preview(found: Facts, *, drops: bool) -> str:
 
 @silence.command("list")
 @click.option("--all", "with_ended", is_flag=True, help="Also those that have ended.")
+@times_options
 @json_option
 def list_silences(with_ended: bool, as_json: bool) -> None:
     """List silences, newest first, with the number of messages that each has held or dropped.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -13,13 +13,14 @@ from markupsafe import Markup, escape
 from bridge.decide.rules.gates import Scope
 from bridge.decide.rules.incidents import Absence, Backlog, IncidentSpec, Threshold
 from bridge.decide.rules.matching import Condition, LevelSpec, PresenceCondition, Rule, TextCondition
+from bridge.decide.text.times import ago
+from bridge.decide.text.times import span as span
 from bridge.decide.text.values import States
 from bridge.display import DETAIL, LINE, clamp, one_line, visible
 from bridge.model import SUCCESS, Grouping
 
 _ISO = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z")
 _ALL = Markup(' <a href="{}">Show all {:,} characters</a>')
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def shown(value: object) -> object:
@@ -103,28 +104,6 @@ def age(value: str | datetime, now: datetime) -> Markup:
     at = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     passed = span(max(0.0, (now - at).total_seconds()))
     return Markup(f'<time datetime="{_iso(at)}" class="age">{passed}</time>')  # noqa: S704  (digits, and words of ours)
-
-
-def ago(at: datetime, now: datetime) -> str:
-    passed = (now - at).total_seconds()
-    if abs(passed) < 1:
-        return "now"
-    return f"{span(passed)} ago" if passed > 0 else f"in {span(-passed)}"
-
-
-def span(seconds: float | timedelta | None) -> str:
-    """Return a length of time in its largest unit, and the next one if the count is small."""
-    if seconds is None:
-        return "–"
-    left = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
-    if left < 1:
-        return "0 s"
-    for place, (size, unit) in enumerate(_UNITS):
-        if left >= size:
-            count, rest = divmod(left, size)
-            more = rest // _UNITS[place + 1][0] if place + 1 < len(_UNITS) and count < 10 else 0
-            return f"{count} {unit}" + (f" {more} {_UNITS[place + 1][1]}" if more else "")
-    return "0 s"
 
 
 def count(value: Any) -> str:

@@ -19,6 +19,7 @@ _LONGEST_DURATION = 40  # characters
 _MOST_AT_ONCE = 1_000_000  # of a rate
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SPANS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 _DURATION = re.compile(r"(?:\d+[smhd])+")
 _PIECE = re.compile(r"(\d+)([smhd])")
 _RATE = re.compile(r"(\d+)/(\d*[smhd])")
@@ -56,6 +57,28 @@ def human(seconds: float | None) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
+
+
+def ago(at: datetime, now: datetime) -> str:
+    passed = (now - at).total_seconds()
+    if abs(passed) < 1:
+        return "now"
+    return f"{span(passed)} ago" if passed > 0 else f"in {span(-passed)}"
+
+
+def span(seconds: float | timedelta | None) -> str:
+    """Return a length of time in its largest unit, and the next one if the count is small."""
+    if seconds is None:
+        return "–"
+    left = round(seconds.total_seconds() if isinstance(seconds, timedelta) else seconds)
+    if left < 1:
+        return "0 s"
+    for place, (size, unit) in enumerate(_SPANS):
+        if left >= size:
+            count, rest = divmod(left, size)
+            more = rest // _SPANS[place + 1][0] if place + 1 < len(_SPANS) and count < 10 else 0
+            return f"{count} {unit}" + (f" {more} {_SPANS[place + 1][1]}" if more else "")
+    return "0 s"
 
 
 def iso(moment: datetime | None) -> str | None:
