@@ -28,7 +28,7 @@ from bridge.cli.tables import times_options
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.silences import described, read_silence
-from bridge.decide.text.times import human
+from bridge.decide.text.times import human, iso
 from bridge.decide.text.values import FieldFault, FieldFaults
 from bridge.pipeline.operations import OperationRefused, foresee, silence_facts, what_it_held
 from bridge.record.outbox import silences
@@ -43,6 +43,7 @@ def silence() -> None:
 
 
 @silence.command()
+@click.option("--start", metavar="WHEN", help='When it begins: "2h" from now, or a time (UTC).  [default: now]')
 @click.option("--for", "for_", metavar="SPAN", help='How long, such as "2h" or "1h30m"; at most 30 days.')
 @click.option("--until", metavar="TIME", help="Instead of --for: the end, such as 2026-11-21T09:00:00Z (default UTC).")
 @click.option(
@@ -70,6 +71,7 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
     Examples:
       ci-bridge silence add --for 2h --match tag=Transcode --to Failed --reason "new encoder"
       ci-bridge silence add --until 2026-11-21T09:00:00Z --notifier ops --reason "moving" --dry-run
+      ci-bridge silence add --start 2026-11-21T22:00:00Z --for 4h --everything --reason "migration"
       ci-bridge silence add --for 30m --match queue=vod --match "duration=> 45m" --mode drop --reason "load test"
     """
     _check(options)
@@ -89,7 +91,7 @@ def add(dry_run: bool, as_json: bool, **options: Any) -> None:
         return
     if made:
         left = human((datetime.fromisoformat(made["ends_at"]) - now).total_seconds())
-        verb = "drops" if wanted.drop else "holds"
+        verb = ("drops" if wanted.drop else "holds") + (f", from {made['begins_at']} on," if wanted.begins_at else "")
         echo(
             f"{made['id']} {verb} messages that match {described(made['matches'])} until {made['ends_at']} (in {left})"
         )
@@ -112,6 +114,7 @@ def _as_in_api(options: Facts) -> Facts:
     given: Facts = {
         "mode": options["mode"],
         "reason": options["reason"],
+        **_start(options["start"]),
         "for": options["for_"],
         "ends_at": _with_zone(options["until"]),
         "author": options["author"],
@@ -121,6 +124,11 @@ def _as_in_api(options: Facts) -> Facts:
         **{name: list(options[name]) or None for name in ("to", "rule", "notifier")},
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _start(text: str | None) -> Facts:
+    """Return when it begins: a time has a date, a span has none."""
+    return {"begins_at" if text and "-" in text else "starts_in": _with_zone(text) if text and "-" in text else text}
 
 
 def _match(pairs: Sequence[str]) -> Facts:
@@ -154,7 +162,7 @@ def _with_zone(until: str | None) -> str | None:
 
 def _with_option(fault: FieldFault) -> str:
     """Return a fault with the option's name instead of the API's."""
-    options = {"ends_at": "--until", "for": "--for", "match": "--match"}
+    options = {"ends_at": "--until", "for": "--for", "starts_in": "--start", "begins_at": "--start", "match": "--match"}
     return str(replace(fault, key=options.get(fault.key or "", fault.key)))
 
 
@@ -204,9 +212,39 @@ def list_silences(with_ended: bool, as_json: bool) -> None:
     if as_json:
         echo_json(listed)
         return
-    rows = [{**facts, "matches": described(facts["matches"]), "until": facts["ends_at"]} for facts in listed]
+    rows = [
+        {**facts, "state": _state(facts, now), "matches": described(facts["matches"]), "until": facts["ends_at"]}
+        for facts in listed
+    ]
     columns = ("id", "state", "until", "mode", "author", "reason", "matches", "held")
     echo_table(rows, columns, empty="there are none" if with_ended else "none is active (--all also lists ended ones)")
+
+
+def _state(facts: Facts, now: datetime) -> str:
+    if facts["state"] != "pending":
+        return str(facts["state"])
+    return f"begins in {human((datetime.fromisoformat(facts['begins_at']) - now).total_seconds())}"
+
+
+@silence.command()
+@click.argument("silence_id", metavar="ID")
+@click.argument("span")
+@click.option("--by", metavar="NAME", help="Who extends it.  [default: $USER]")
+def extend(silence_id: str, span: str, by: str | None) -> None:
+    """Let a silence end later by SPAN; what it holds is sent then.
+
+    \b
+    Example:
+      ci-bridge silence extend sil_3wgd3btsuo6wb2kdedccezf4qi 2h
+    """
+    who = author(by, "extends it")
+    try:
+        changed, _ = operations(open_database(), who).change_silence(silence_id, {"extend_by": span})
+    except FieldFaults as error:
+        raise click.UsageError("\n".join(fault.text for fault in error.faults)) from error
+    except OperationRefused as error:
+        fail(f"{error} (ci-bridge silence list --all)")
+    echo(f"{silence_id} ends at {iso(changed.ends_at)}")
 
 
 @silence.command()

@@ -23,6 +23,7 @@ from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.silences import (
     MOST,
     SilenceRequest,
+    read_change,
     read_reason,
     read_silence,
     silence_warnings,
@@ -49,8 +50,8 @@ logger = logging.getLogger(__name__)
 Facts = dict[str, Any]
 What = Literal[
     "redrive", "redrive_batch", "cancel_batch", "discard", "discard_batch", "notify", "test_notifier",
-    "pause_notifier", "resume_notifier", "poll_watch", "pause_watch", "resume_watch", "make_silence", "end_silence",
-    "acknowledge_incident",
+    "pause_notifier", "resume_notifier", "poll_watch", "pause_watch", "resume_watch", "make_silence",
+    "change_silence", "end_silence", "acknowledge_incident",
 ]  # fmt: skip
 WHATS: tuple[str, ...] = get_args(What)
 
@@ -368,7 +369,11 @@ class Operations:
         asked = {"rule": rule, "ends_at": iso(self.now + lasts), "author": self.who, "reason": reason}
         request = read_silence(asked, now=self.now)
         with self.db.write() as tx:
-            standing = [one for one in silences.not_ended(tx, now=self.now) if one.spec == request.spec]
+            standing = [
+                one
+                for one in silences.not_ended(tx, now=self.now)
+                if one.spec == request.spec and one.begins_at <= self.now
+            ]
             id_ = ident("sil", "key", key)
             while (past := silences.get(tx, id_)) and past.ends_at <= self.now:
                 id_ = ident("sil", "after", id_)
@@ -380,6 +385,25 @@ class Operations:
                     return made
             there = standing[0] if standing else silences.get(tx, id_) or made
         raise Conflict(f'rule "{rule}" was silenced by {there.author} until {iso(there.ends_at)}')
+
+    def change_silence(self, id_: str, asked: Mapping[str, Any]) -> tuple[Silence, int]:
+        """Change the end or the reason of a silence; return it, and how many messages it has held. Raises FieldFaults.
+
+        What it holds is due at the new end.
+        """
+        with self.db.write() as tx:
+            before = silences.get(tx, id_)
+            if before is None:
+                raise NotFound(f'there is no silence "{id_[:100]}"')
+            if before.ends_at <= self.now:
+                raise Conflict(f"silence {id_} has been over since {iso(before.ends_at)}; make a new one")
+            wanted = read_change(asked, before, now=self.now)
+            ends_at, reason = wanted.ends_at or before.ends_at, wanted.reason or before.reason
+            changed = replace(before, ends_at=ends_at, reason=reason)
+            if not silences.change(tx, id_, ends_at=ends_at, reason=reason, now=self.now):
+                raise Conflict(f"silence {id_} has ended meanwhile; make a new one")
+            self._record(tx, "change_silence", id_, _changeable(before), _changeable(changed))
+            return changed, silences.counts(tx, [id_]).get(id_, 0)
 
     def end_silence(self, id_: str) -> tuple[Silence, int]:
         """End a silence now; return it, and how many messages it held or dropped."""
@@ -500,6 +524,10 @@ def _why_it_waits(tx: Connection, notifier: str, now: datetime) -> str | None:
     return f"notifier {notifier} is paused: {why}; sent when it is resumed (ci-bridge notifier resume {notifier})"
 
 
+def _changeable(silence: Silence) -> Facts:
+    return {"ends_at": iso(silence.ends_at), "reason": silence.reason}
+
+
 def _is_same(there: Silence, made: Silence) -> bool:
     """Tell whether two silences were asked for in the same words, at different times maybe."""
     if (there.spec, there.drop, there.author, there.reason) != (made.spec, made.drop, made.author, made.reason):
@@ -522,7 +550,7 @@ def _require_room(tx: Connection, request: SilenceRequest, now: datetime) -> Non
 def silence_facts(silence: Silence, held: int, *, now: datetime) -> Facts:
     return {
         "id": silence.id,
-        "state": "active" if silence.ends_at > now else "over",
+        "state": "over" if silence.ends_at <= now else "pending" if silence.begins_at > now else "active",
         "matches": json.loads(silence.spec),
         "mode": "drop" if silence.drop else "hold",
         "author": silence.author,

@@ -185,3 +185,18 @@ def test_an_ended_or_unknown_silence_cannot_be_ended(stage: Stage) -> None:
     again = stage.command("silence", "end", made)
     assert again.exit_code == 1
     assert f"silence {made} has been over since" in again.stderr
+
+
+def test_one_that_begins_later_is_listed_so_and_extended(stage: Stage) -> None:
+    made = silence_id(add(stage, "--start", "2h", "--for", "1h", "--everything"))
+    assert "begins in" in stage.command("silence", "list").stdout
+    (before,) = listed(stage)
+    assert before["state"] == "pending"
+    seen = stage.command("silence", "extend", made, "2h", "--by", "bob")
+    assert seen.exit_code == 0, seen.stderr
+    (after,) = listed(stage)
+    ends = [datetime.fromisoformat(str(one["ends_at"])) for one in (before, after)]
+    assert ends[1] - ends[0] == timedelta(hours=2)
+    assert stage.command("silence", "extend", made, "soon", "--by", "bob").exit_code == 2
+    assert stage.command("silence", "extend", "sil_0", "2h", "--by", "bob").exit_code == 1
+    add(stage, "--start", str(before["begins_at"]), "--for", "1h", "--to", "Failed")

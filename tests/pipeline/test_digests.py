@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
 
 from bridge.decide.rulesfile.read import read
 from bridge.model import FAILED, RUNNING, SUCCESS
 from bridge.record.outbox import silences
 from bridge.record.schema import digests
+from bridge.record.schema import silences as silence_table
 from bridge.wiring import parts
 from tests.conftest import on_both
 from tests.support.nouns import hours, minutes
@@ -276,6 +280,57 @@ def test_a_silence_that_is_ended_early_sends_what_it_held_at_once(rig: Rig) -> N
         assert silences.end(tx, "sil_1", by="bob", now=rig.clock())
         assert not silences.end(tx, "sil_1", by="bob", now=rig.clock())
     rig.passes(minutes(5))
+    assert rig.titles() == [f"{IS_OVER}, 1 held: 1 Failed"]
+
+
+@on_both
+def test_a_silence_that_begins_later_holds_nothing_before(rig: Rig) -> None:
+    rig.silence(after=hours(1))
+    rig.sees("j1")
+    assert rig.titles() == ["Transcode Failed: j1.mp4"]
+    rig.passes(hours(1))
+    rig.sees("j2")
+    assert rig.states() == {"j1": "sent", "j2": "held"}
+    rig.passes(hours(2))
+    assert rig.titles()[1:] == [f"{IS_OVER}, 1 held: 1 Failed"]
+
+
+def test_nobody_is_told_that_a_silence_is_over_that_was_ended_before_it_began(rig: Rig) -> None:
+    rig.silence(after=hours(1))
+    with rig.db.write() as tx:
+        assert silences.end(tx, "sil_1", by="bob", now=rig.clock())
+    rig.passes(hours(3))
+    rig.sees("j1")
+    assert [(one.title, one.note) for one in rig.received()] == [("Transcode Failed: j1.mp4", None)]
+
+
+@on_both
+@pytest.mark.parametrize("lasts", [minutes(40), hours(3)])
+def test_what_a_silence_holds_is_sent_once_at_its_new_end(rig: Rig, lasts: timedelta) -> None:
+    begun = rig.clock()
+    rig.silence()
+    rig.sees("j1")
+    rig.passes(minutes(30))
+    with rig.db.write() as tx:
+        assert silences.change(tx, "sil_1", ends_at=begun + lasts, reason="maintenance", now=rig.clock())
+    rig.sees("j2")
+    rig.passes(lasts - minutes(35))
+    assert rig.titles() == []
+    rig.passes(hours(2))
+    assert rig.titles() == [f"{IS_OVER}, 2 held: 2 Failed"]
+    with rig.db.write() as tx:
+        assert not silences.change(tx, "sil_1", ends_at=rig.clock() + hours(1), reason="", now=rig.clock())
+
+
+@on_both
+def test_a_digest_that_did_not_know_of_an_extension_waits_for_the_new_end(rig: Rig) -> None:
+    rig.silence()
+    rig.sees("j1")
+    with rig.db.write() as tx:
+        tx.execute(update(silence_table).values(ends_at=silence_table.c.ends_at + 2 * 3_600_000))
+    rig.passes(hours(2))
+    assert rig.titles() == []
+    rig.passes(hours(2))
     assert rig.titles() == [f"{IS_OVER}, 1 held: 1 Failed"]
 
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import event, text
 
 from bridge.decide.rulesfile.silences import SilenceRequest, read_silence
+from bridge.decide.text.values import FieldFaults
 from bridge.model import Rejected, Sent
 from bridge.pipeline.operations import Conflict, NotFound, OperationRefused, Operations
 from bridge.record import pruning
@@ -262,6 +263,55 @@ def test_a_silence_that_is_asked_for_twice_is_made_once(world: World, same: dict
     ((what, subject, before, after),) = recorded(world)
     assert (what, subject, before) == ("make_silence", first.id, None)
     assert (after["author"], after["matches"], after["ends_at"]) == ("ben", {"to": "Failed"}, "2026-11-21T14:00:00Z")
+
+
+def test_the_end_and_the_reason_of_a_silence_change_with_before_and_after(world: World) -> None:
+    made = ann(world).make_silence(wanted(world, starts_in="1h"))
+    assert (made.begins_at, made.ends_at) == (NOON + HOUR, NOON + 3 * HOUR)
+    changed, _ = ann(world).change_silence(made.id, {"extend_by": "2h"})
+    assert changed.ends_at == NOON + 5 * HOUR
+    ann(world).change_silence(made.id, {"reason": "moved"})
+    before, after = "2026-11-21T15:00:00Z", "2026-11-21T17:00:00Z"
+    assert recorded(world)[1:] == [
+        (
+            "change_silence", made.id,
+            {"ends_at": before, "reason": "new encoder"}, {"ends_at": after, "reason": "new encoder"},
+        ),
+        ("change_silence", made.id, {"ends_at": after, "reason": "new encoder"}, {"ends_at": after, "reason": "moved"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        ({}, "say what changes"), ({"extend_by": "2h", "ends_at": "2026-11-22T00:00:00Z"}, "say what changes"),
+        ({"ends_at": "2026-11-21T11:00:00Z"}, "has passed"), ({"extend_by": "40d"}, "too far in the future"),
+        ({"ends_at": "2026-11-21T12:30:00Z"}, "not after the silence begins"), ({"reason": " "}, "is empty"),
+        ({"extend_by": "-2h"}, "is not a duration"), ({"extend_by": 2}, "2"), ({"mode": "drop"}, "mode"),
+    ],
+)  # fmt: skip
+def test_a_change_of_a_silence_that_makes_no_sense_is_refused(world: World, asked: dict[str, Any], fault: str) -> None:
+    made = ann(world).make_silence(wanted(world, starts_in="1h"))
+    with pytest.raises(FieldFaults, match=fault):
+        ann(world).change_silence(made.id, asked)
+    assert len(recorded(world)) == 1
+
+
+def test_a_silence_that_has_ended_does_not_change(world: World) -> None:
+    made = ann(world).make_silence(wanted(world))
+    ann(world).end_silence(made.id)
+    with pytest.raises(Conflict, match="has been over since"):
+        ann(world).change_silence(made.id, {"extend_by": "2h"})
+    with pytest.raises(NotFound, match="there is no silence"):
+        ann(world).change_silence("sil_0", {"extend_by": "2h"})
+
+
+def test_a_rule_that_is_to_be_silenced_later_can_be_silenced_now(world: World) -> None:
+    ann(world).make_silence(
+        read_silence({"rule": "all", "for": "1h", "starts_in": "5h", "reason": "x"}, now=NOON, author="ben")
+    )
+    made = ann(world).silence_rule(world.book, "all", lasts=HOUR, reason="noise", key="k")
+    assert made.begins_at == NOON
 
 
 def test_a_rule_is_silenced_once_at_a_time(world: World) -> None:

@@ -190,10 +190,19 @@ class Rig:
         self.clock.advance(time)
         self._last += time
 
-    def silence(self, id_: str = "sil_1", *, lasts: timedelta = HOUR, drop: bool = False, **spec: Any) -> None:
+    def silence(
+        self,
+        id_: str = "sil_1",
+        *,
+        after: timedelta = timedelta(),
+        lasts: timedelta = HOUR,
+        drop: bool = False,
+        **spec: Any,
+    ) -> None:
+        begins_at = self.clock() + after
         silence = Silence(
-            id=id_, spec=json.dumps(spec), author="ann", reason="maintenance", begins_at=self.clock(),
-            ends_at=self.clock() + lasts, drop=drop,
+            id=id_, spec=json.dumps(spec), author="ann", reason="maintenance", begins_at=begins_at,
+            ends_at=begins_at + lasts, drop=drop,
         )  # fmt: skip
         with self.db.write() as tx:
             silences.add(tx, silence)

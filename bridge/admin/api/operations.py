@@ -23,7 +23,7 @@ from bridge.admin.schemas.deliveries import (
 )
 from bridge.admin.schemas.incidents import AcknowledgeRequest, Incident
 from bridge.admin.schemas.rulebook import NotifierAccepted, WatchAccepted
-from bridge.admin.schemas.silences import NewSilence, Silence, SilenceMade
+from bridge.admin.schemas.silences import NewSilence, Silence, SilenceEdit, SilenceMade
 from bridge.decide.rulesfile.silences import read_silence
 from bridge.decide.text.values import FieldFaults
 from bridge.pipeline.incident_facts import incident_details
@@ -105,6 +105,11 @@ class OperationsApi(Endpoints):
             path="/api/v1/silences", view=self.add_silence, name="add_silence", method="POST",
             summary="hold (or drop) what matches, until it ends; with dry_run only show what it would have matched",
             body=NewSilence, answer=SilenceMade, done=201, also=(200,), refuses=(409, 413, 415),
+        )  # fmt: skip
+        yield Route(
+            path="/api/v1/silences/<silence_id>", view=self.change_silence, name="change_silence", method="PATCH",
+            summary="change the end or the reason of a silence; what it holds is sent at the new end", answer=Silence,
+            body=SilenceEdit, refuses=(404, 409, 413, 415),
         )  # fmt: skip
         yield Route(
             path="/api/v1/silences/<silence_id>", view=self.end_silence, name="end_silence", method="DELETE",
@@ -225,6 +230,14 @@ class OperationsApi(Endpoints):
         made = None if wanted.dry_run else self.parts.operations().make_silence(wanted)
         facts["silence"] = made and silence_facts(made, 0, now=now)
         return answer(SilenceMade.model_validate(facts), 201 if made else 200)
+
+    def change_silence(self, silence_id: str) -> ResponseReturnValue:
+        given = query.object_of(request)
+        try:
+            changed, held = self.parts.operations().change_silence(silence_id, given)
+        except FieldFaults as error:
+            raise Problem(400, "; ".join(map(str, error.faults))) from error
+        return answer(Silence.model_validate(silence_facts(changed, held, now=self.parts.clock())))
 
     def end_silence(self, silence_id: str) -> ResponseReturnValue:
         query.nothing(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class SilencePages(Pages):
         yield Route(path="/silences", view=self.silences, name="silences")
         yield Route(path="/silences/add", view=self.ask, name="add_silence")
         yield Route(path="/silences/add", view=self.add, name="make_silence", method="POST")
+        yield Route(path="/silences/<silence_id>/change", view=self.change, name="change_silence", method="POST")
         yield Route(path="/silences/<silence_id>/end", view=self.end, name="end_silence", method="POST")
 
     def silences(self) -> ResponseReturnValue:
@@ -52,7 +54,7 @@ class SilencePages(Pages):
 
     def _facts(self, silence: Silence, held: int) -> Facts:
         lines = scope_lines(scope_of(silence.spec), self.parts.book().queue_names)
-        return silence_facts(silence, held, now=self.parts.clock()) | {"lines": lines}
+        return silence_facts(silence, held, now=self.parts.clock()) | {"lines": lines, "again": _again(silence)}
 
     def ask(self) -> ResponseReturnValue:
         return self._form(read_form(request.args))
@@ -74,7 +76,8 @@ class SilencePages(Pages):
             return self._form(form, faults=[(None, str(error))], status=409)
         if made.ends_at <= now:
             return refused(_ENDED, "silences")
-        flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches until {iso(made.ends_at)}.", "done")
+        begins = f" from {iso(made.begins_at)}" if made.begins_at > now else ""
+        flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches{begins} until {iso(made.ends_at)}.", "done")
         return redirect(url_for("pages.silences"), 303)
 
     def _form(
@@ -99,6 +102,19 @@ class SilencePages(Pages):
             longest={"reason": LONGEST_REASON, "author": LONGEST_AUTHOR}, allowed=may_act(), **facts,
         )  # fmt: skip
 
+    def change(self, silence_id: str) -> ResponseReturnValue:
+        """Change the end ("2h" more, or a time) or the reason; an empty field leaves it as it is."""
+        until, reason = (request.form.get(name, "").strip()[:_LONGEST] for name in ("until", "reason"))
+        end = _end(until)
+        asked = {"ends_at": end["ends_at"]} if "ends_at" in end else {"extend_by": until} if until else {}
+        try:
+            changed, _ = self.operations().change_silence(silence_id, asked | ({"reason": reason} if reason else {}))
+        except FieldFaults as error:
+            return refused("; ".join(fault.text for fault in error.faults), "silences")
+        except OperationRefused as error:
+            return refused(str(error), "silences")
+        return done(f"The silence ends at {iso(changed.ends_at)}: {changed.reason}", "silences")
+
     def end(self, silence_id: str) -> ResponseReturnValue:
         try:
             ended, held = self.operations().end_silence(silence_id)
@@ -107,12 +123,26 @@ class SilencePages(Pages):
         return done(f"The silence has ended; {what_it_held(ended, held)}.", "silences")
 
 
+def _again(silence: Silence) -> dict[str, str] | None:
+    """Return the fields of the form that make such a silence again; None: the form has no field for all it matches."""
+    spec = json.loads(silence.spec)
+    texts = {**spec.pop("match", {}), **spec}
+    fields = {
+        name: ", ".join(value) if isinstance(value, list) and name in _LISTED else value
+        for name, value in texts.items()
+    }
+    if fields.keys() - {*_MATCHED, *_LISTED, *_NAMED} or not all(isinstance(one, str) for one in fields.values()):
+        return None
+    every = {} if fields else {"everything": "yes"}
+    return {**fields, **every, "mode": "drop" if silence.drop else "hold", "reason": silence.reason}
+
+
 # --- the form -------------------------------------------------------------------------------------------------------
 
 USUAL = ("30m", "1h", "2h", "4h", "1d")
 LABELS = {
     "tag": "Tag", "queue": "Queue", "input": "Input", "from": "From state", "to": "To state", "rule": "Rule",
-    "notifier": "Notifier", "everything": "Everything", "for": "Duration", "mode": "Messages",
+    "notifier": "Notifier", "everything": "Everything", "begins": "Begins", "for": "Duration", "mode": "Messages",
     "reason": "Reason", "author": "Author",
 }  # fmt: skip
 
@@ -167,7 +197,9 @@ class Form:
         states = {name: [word for word in self._states(name) if not _A_TIME.match(word)] for name in _LISTED}
         listed = {name: words for name, words in states.items() if words}
         plain = {name: self.texts[name] for name in (*_NAMED, "mode", "author", "reason") if self.texts[name]}
-        return ({"match": match} if match else {}) | listed | plain | _end(self.texts["other"] or self.texts["for"])
+        begin = _begin(self.texts["begins"])
+        end = _end(self.texts["other"] or self.texts["for"])
+        return ({"match": match} if match else {}) | listed | plain | begin | end
 
     def _faults(self) -> Iterator[Fault]:
         """Yield what can be wrong in a form alone: "from" is mistaken for the beginning."""
@@ -181,7 +213,7 @@ class Form:
         key = fault.key or ""
         if key == "reason" and not self.texts["reason"]:
             return "reason", "give a reason"
-        name = {"ends_at": "for"}.get(key, key.removeprefix("match."))
+        name = {"ends_at": "for", "starts_in": "begins", "begins_at": "begins"}.get(key, key.removeprefix("match."))
         return (name, fault.text) if name in LABELS else (None, str(fault))
 
     def _states(self, name: str) -> list[str]:
@@ -197,6 +229,11 @@ def read_form(values: Mapping[str, str]) -> Form:
     texts["mode"] = texts["mode"] or "hold"
     texts["author"] = values.get("author", DASHBOARD).strip()[:_LONGEST]
     return Form(texts, everything=bool(values.get("everything")), nonce=values.get("nonce", "")[:_LONGEST])
+
+
+def _begin(text: str) -> dict[str, str]:
+    found = _end(text)
+    return {} if not text else {"begins_at": found["ends_at"]} if "ends_at" in found else {"starts_in": text}
 
 
 def _end(text: str) -> dict[str, str]:

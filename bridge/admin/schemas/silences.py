@@ -14,7 +14,7 @@ class Silence(BaseModel):
     """A mute that a person added, with an end."""
 
     id: str
-    state: Literal["active", "over"]
+    state: Literal["pending", "active", "over"] = Field(description="pending: it begins later, and holds nothing yet")
     matches: JsonObject = Field(description="match, from, to, rule and notifier as given; {}: everything")
     mode: Literal["hold", "drop"]
     author: str
@@ -67,6 +67,17 @@ class SilenceMade(BaseModel):
 _Names = str | list[str]
 
 
+# Only describes, as NewSilence.
+class SilenceEdit(BaseModel):
+    """A later or earlier end, or another reason."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"example": {"extend_by": "2h"}})
+
+    extend_by: str = Field("", description='how much longer than until now, for example "2h"')
+    ends_at: str = Field("", description="instead of that: an RFC 3339 time, at most 30 days from now")
+    reason: str = Field("", max_length=LONGEST_REASON)
+
+
 # Only describes: `decide/rulesfile/silences.py` validates it, for the API, the form and the command alike.
 class NewSilence(BaseModel):
     """What to silence (or everything), for or ends_at, and a reason."""
@@ -89,6 +100,8 @@ class NewSilence(BaseModel):
     mode: Literal["hold", "drop"] = Field(
         "hold", description="hold: send one digest for each notifier when it ends; drop: never send"
     )
+    starts_in: str = Field("", description='when it begins, for example "2h"; default: now')
+    begins_at: str = Field("", description="instead of that: an RFC 3339 time")
     for_: str = Field("", alias="for", description='how long, for example "2h"; at most 30 days')
     ends_at: str = Field("", description="instead of that: an RFC 3339 time")
     author: str = Field("", max_length=LONGEST_AUTHOR, description='default: "api"')

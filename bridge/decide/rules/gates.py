@@ -79,6 +79,8 @@ class Gates:
         self._ended: list[tuple[Scope, Silence]] = []
         self._mentioned: set[tuple[str, str]] = set()
         for silence in silences:
+            if silence.ends_at <= silence.begins_at:
+                continue  # it was ended before it began
             if silence.ends_at <= now:
                 self._ended.append((scope_of(silence.spec), silence))
             elif silence.begins_at <= now:

@@ -17,7 +17,19 @@ from bridge.model import Silence, Watch
 
 LONGEST = timedelta(days=30)
 MOST = 500  # that have not ended: each transition is held against all of them
-KEYS = (*SCOPE_KEYS, "everything", "mode", "for", "ends_at", "author", "reason", "dry_run", "id")
+KEYS = (
+    *SCOPE_KEYS,
+    "everything",
+    "mode",
+    "starts_in",
+    "begins_at",
+    "for",
+    "ends_at",
+    "author",
+    "reason",
+    "dry_run",
+    "id",
+)
 LONGEST_AUTHOR, LONGEST_REASON, LONGEST_ID = 100, 500, 255  # characters
 _MOST_FIELDS = 50  # of one match
 _LONGEST_SPEC = 10_000  # characters of JSON
@@ -39,6 +51,7 @@ class SilenceRequest:
     drop: bool = False
     dry_run: bool = False
     id: str | None = None
+    begins_at: datetime | None = None  # None: now
 
     def silence(self, id_: str, *, now: datetime) -> Silence:
         return Silence(
@@ -46,7 +59,7 @@ class SilenceRequest:
             spec=self.spec,
             author=self.author,
             reason=self.reason,
-            begins_at=now,
+            begins_at=self.begins_at or now,
             ends_at=self.ends_at,
             drop=self.drop,
         )
@@ -63,8 +76,13 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
     drop, dry_run = reader.read("mode", _mode, False), reader.read("dry_run", _flag, False)
     if ("for" in asked) == ("ends_at" in asked):
         reader.note(None, 'say when it ends: either for ("2h") or ends_at (2026-11-21T09:00:00Z)')
-    ends_at = reader.read("for", lambda value: _end(value, lambda text: now + duration(text), now), now)
-    ends_at = reader.read("ends_at", lambda value: _end(value, _moment, now), ends_at)
+    if "starts_in" in asked and "begins_at" in asked:
+        reader.note(None, 'say when it begins with either starts_in ("2h") or begins_at, or with neither: now')
+    begins_at = reader.read("starts_in", lambda value: _begin(value, lambda text: now + duration(text), now), None)
+    begins_at = reader.read("begins_at", lambda value: _begin(value, _moment, now), begins_at)
+    first = begins_at or now
+    ends_at = reader.read("for", lambda value: _end(value, lambda text: first + duration(text), first, now), now)
+    ends_at = reader.read("ends_at", lambda value: _end(value, _moment, first, now), ends_at)
     try:
         scope = _scope(spec, everything=everything)
     except FieldFaults as error:
@@ -81,7 +99,31 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
         drop=drop,
         dry_run=dry_run,
         id=id_,
+        begins_at=begins_at,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilenceChange:
+    """What is to be different about a silence; None: as it is."""
+
+    ends_at: datetime | None = None
+    reason: str | None = None
+
+
+def read_change(asked: Mapping[str, Any], there: Silence, *, now: datetime) -> SilenceChange:
+    """Read a change of a silence that has not ended. Raises FieldFaults."""
+    reader = FieldReader(asked, ("extend_by", "ends_at", "reason"))
+    if not asked or {"extend_by", "ends_at"} <= asked.keys():
+        reader.note(None, 'say what changes: extend_by ("2h") or ends_at, or reason')
+    first = max(there.begins_at, now)
+    ends_at = reader.read(
+        "extend_by", lambda value: _end(value, lambda text: there.ends_at + duration(text), first, now), None
+    )
+    ends_at = reader.read("ends_at", lambda value: _end(value, _moment, first, now), ends_at)
+    reason = reader.read("reason", read_reason, None) if "reason" in asked else None
+    reader.check()
+    return SilenceChange(ends_at=ends_at, reason=reason)
 
 
 def _line(value: object, longest: int) -> str:
@@ -110,13 +152,26 @@ def _flag(value: object) -> bool:
     return value
 
 
-def _end(value: object, reader: Callable[[str], datetime], now: datetime) -> datetime:
+def _begin(value: object, reader: Callable[[str], datetime], now: datetime) -> datetime:
+    text = value if isinstance(value, str) else shown(value)
+    found = reader(text)
+    if found < now:
+        raise ValueError(f"{text} has passed; leave it out, and the silence begins now")
+    if found > now + LONGEST:
+        raise ValueError(f"{text} is too far in the future; a silence begins within {LONGEST.days} days")
+    return found.astimezone(UTC)
+
+
+def _end(value: object, reader: Callable[[str], datetime], first: datetime, now: datetime) -> datetime:
+    """Return the end of a silence that holds from `first` on."""
     text = value if isinstance(value, str) else shown(value)
     found = reader(text)
     # Compared before it becomes UTC, which a time at the end of the calendar has no room for.
     if found <= now:
         raise ValueError(f"{text} has passed; a silence must end in the future")
-    if found > now + LONGEST:
+    if found <= first:
+        raise ValueError(f"{text} is not after the silence begins")
+    if found > first + LONGEST:
         raise ValueError(f"{text} is too far in the future; a silence may last {LONGEST.days} days")
     return found.astimezone(UTC)
 

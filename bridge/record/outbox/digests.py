@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    not_,
     or_,
     select,
     text,
@@ -140,11 +141,13 @@ def flooded(tx: Connection, ordering_keys: Collection[str]) -> dict[tuple[str, s
 
 # --- what is due ----------------------------------------------------------------------------------------------------
 
-# A silence may have been ended while a transaction that did not know it yet put something in.
+# A silence may have been ended, or extended, while a transaction that did not know it yet put something in.
 _IS_OVER = exists().where(silences.c.id == digests.c.name, silences.c.ends_at <= bindparam("now"))
+_GOES_ON = exists().where(silences.c.id == digests.c.name, silences.c.ends_at > bindparam("now"))
+_OF_SILENCE = digests.c.gate == "silence"
 _DUE = (
     IS_OPEN,
-    or_(digests.c.due_at <= bindparam("now"), and_(digests.c.gate == "silence", _IS_OVER)),
+    or_(and_(digests.c.due_at <= bindparam("now"), not_(and_(_OF_SILENCE, _GOES_ON))), and_(_OF_SILENCE, _IS_OVER)),
 )
 _FIRST_DUE = select(digests.c.n).where(*_DUE).order_by(digests.c.due_at, digests.c.n).limit(100)
 

@@ -40,6 +40,16 @@ def end(tx: Connection, id_: str, *, by: str, now: datetime) -> bool:
     return tx.execute(row.values(ends_at=ms(now), ended_by=by)).rowcount == 1
 
 
+def change(tx: Connection, id_: str, *, ends_at: datetime, reason: str, now: datetime) -> bool:
+    """Change the end and the reason of a silence that has not ended, and when what it holds is due."""
+    row = update(silences).where(silences.c.id == id_, silences.c.ends_at > ms(now))
+    changed = tx.execute(row.values(ends_at=ms(ends_at), reason=reason)).rowcount == 1
+    if changed:
+        held = update(digests).where(digests.c.gate == "silence", digests.c.name == id_, digests.c.ended_at.is_(None))
+        tx.execute(held.values(due_at=ms(ends_at)))
+    return changed
+
+
 def get(tx: Connection, id_: str) -> Silence | None:
     row = tx.execute(select(silences).filter_by(id=id_)).first()
     return _silence(row) if row else None

@@ -244,3 +244,33 @@ def test_the_members_of_a_digest_are_found_by_its_delivery(either_world: World) 
     assert deliveries(world, f"?digest={digest}&job=j2") == [one for one in found if one["job"] == "j2"]
     one = world.client(READ).get(f"/api/v1/deliveries/{held[0]['id']}").get_json()
     assert (one["state"], one["digest"]) == ("merged", digest)
+
+
+# --- later, and longer ------------------------------------------------------------------------------------------------
+
+
+def test_one_that_begins_later_says_so_and_is_extended(world: World) -> None:
+    made = post(world, begins_at="2026-11-21T13:00:00Z")["silence"]
+    assert (made["state"], made["begins_at"], made["ends_at"]) == (
+        "pending", "2026-11-21T13:00:00Z", "2026-11-21T15:00:00Z"
+    )  # fmt: skip
+    path = f"/api/v1/silences/{made['id']}"
+    longer = world.client().patch(path, json={"extend_by": "1h", "reason": "moved"}).get_json()
+    assert longer == made | {"ends_at": "2026-11-21T16:00:00Z", "reason": "moved"}
+    assert listed(world)["items"] == [longer]
+    refusal = world.client().patch(path, json={"extend_by": "1h", "ends_at": "2026-11-21T16:00:00Z"})
+    assert (refusal.status_code, "say what changes" in refusal.get_json()["detail"]) == (400, True)
+    assert world.client(READ).patch(path, json={"reason": "x"}).status_code == 403
+    assert world.client().patch("/api/v1/silences/sil_0", json={"reason": "x"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"starts_in": "1h", "begins_at": "2026-11-21T13:00:00Z"}, "say when it begins"),
+        ({"begins_at": "2026-11-21T11:00:00Z"}, "begins_at: 2026-11-21T11:00:00Z has passed"),
+        ({"starts_in": "31d"}, "begins within 30 days"), ({"starts_in": "soon"}, "is not a duration"),
+    ],
+)  # fmt: skip
+def test_a_beginning_that_makes_no_sense_is_refused(world: World, said: dict[str, Any], fault: str) -> None:
+    assert fault in post(world, 400, **said)["detail"]

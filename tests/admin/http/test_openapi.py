@@ -125,11 +125,19 @@ def settings(world: World, *, port: int) -> Config:
             "operations": [
                 # No schema says which globs are right, that an end is to come, or that something is named.
                 {"include-name": "POST /api/v1/silences", "checks": {"positive_data_acceptance": off}},
+                {
+                    "include-name": "PATCH /api/v1/silences/{silence_id}",
+                    "checks": {"positive_data_acceptance": off},
+                },
                 # What is posted to looks like a delivery to whoever would read it.
                 {"include-name": "POST /api/v1/deliveries/redrive", "checks": {"allow_header_conformance": off}},
                 # Nor does a schema say which signs are invisible, which no reason may have.
                 {
                     "include-name": "POST /api/v1/deliveries/{delivery_id}/discard",
+                    "checks": {"positive_data_acceptance": off},
+                },
+                {
+                    "include-name": "POST /api/v1/notifiers/{name}/pause",
                     "checks": {"positive_data_acceptance": off},
                 },
                 {

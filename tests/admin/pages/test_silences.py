@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -310,3 +312,36 @@ def test_the_read_token_sees_silences_and_adds_and_ends_none(world: World, reade
     posted(reader, 403, button="preview", **WANTED)
     assert reader.post("/silences/sil_1/end").status_code == 403
     assert [one.ended_by for one in on_record(world)] == [None]
+
+
+# --- later, longer and again ------------------------------------------------------------------------------------------
+
+
+def test_one_that_begins_later_is_shown_and_changed(world: World, admin: FlaskClient) -> None:
+    said = admin.post("/silences/add", data=WANTED | {"begins": "2h", "add": "1"}, follow_redirects=True).text
+    assert "Holds what it matches from 2026-11-21 14:00:00 UTC in 2 h until 2026-11-21 15:00:00 UTC in 3 h." in text_of(
+        said
+    )
+    assert "holds nothing yet" in said
+    (made,) = on_record(world)
+    changed = {"until": "1h", "reason": 'moved <script>alert("1")</script>'}
+    said = admin.post(f"/silences/{made.id}/change", data=changed, follow_redirects=True).text
+    assert "The silence ends at 2026-11-21 16:00:00 UTC in 4 h: moved" in text_of(said)
+    assert "<script>alert" not in said
+    for until, fault in (("2026-11-20 09:00", "has passed"), ("soon", "is not a duration"), ("", "say what changes")):
+        said = admin.post(f"/silences/{made.id}/change", data={"until": until}, follow_redirects=True).text
+        assert fault in text_of(said)
+    assert on_record(world)[0].ends_at == NOON + timedelta(hours=4)
+
+
+def test_a_beginning_that_makes_no_sense_is_named_by_its_field(world: World, admin: FlaskClient) -> None:
+    assert "Begins:" in text_of(posted(admin, 400, **WANTED, begins="soon"))
+
+
+def test_an_ended_one_is_made_again_from_the_form(world: World, admin: FlaskClient) -> None:
+    spec = {"match": {"tag": "Trans*"}, "from": ["Running", "Failed"], "rule": "all"}
+    keep(world, a_silence("sil_1", spec=json.dumps(spec), reason="moved", ends_at=NOON, begins_at=NOON - timedelta(1)))
+    (link,) = re.findall(r'href="(/silences/add[?][^"]+)"', page(admin, "/silences"))
+    form = page(admin, html.unescape(link))
+    for value in ("Trans*", "Running, Failed", "moved"):
+        assert f'value="{value}"' in form

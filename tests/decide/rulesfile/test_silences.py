@@ -107,8 +107,8 @@ def test_what_is_wrong_is_said_with_what_would_be_right(said: dict[str, Any], ex
 def test_every_fault_is_said_at_once() -> None:
     found = faults({"for": "99d", "to": "Faild", "match": {"tgs": "x", "age": "7"}, "mode": "loud", "who": "ann"})
     assert [one.split(":")[0] for one in found] == [
-        'unknown key "who"; there are match, from, to, rule, notifier, everything, mode, for, ends_at, author, reason, '
-        "dry_run, id",
+        'unknown key "who"; there are match, from, to, rule, notifier, everything, mode, starts_in, begins_at, for, '
+        "ends_at, author, reason, dry_run, id",
         "author", "reason", "mode", "for", "match.tgs", "match.age", "to",
     ]  # fmt: skip
 
