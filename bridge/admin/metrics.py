@@ -18,6 +18,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -51,6 +52,7 @@ class MetricsApi(Endpoints):
     def metrics(self) -> ResponseReturnValue:
         registry = CollectorRegistry()
         registry.register(self._scrape())
+        ProcessCollector(registry=registry)  # of the process that answers: one of several, with WEB_CONCURRENCY
         return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
     def _scrape(self) -> Scrape:
@@ -169,7 +171,7 @@ class Scrape(Collector):
             # Silences come and go, and neither they nor what the other gates are about are rules.
             labels = (gate, name if gate in ("group", "throttle") else "")
             waiting[labels] = waiting.get(labels, 0) + count
-        return gauge("digest_open", "Digests that are not sent yet.", ["gate", "rule"], waiting)
+        return gauge("digests_open", "Digests that are not sent yet.", ["gate", "rule"], waiting)
 
     def _incidents(self) -> Metric:
         known = {(rule.name,): 0 for rule in self.book.rules if rule.incident or rule.escalate}
@@ -216,7 +218,7 @@ def _of_source(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     polls, transitions = by_metric["poll"], by_metric["transition"]
     regions = sorted({watch.place.region for watch in book.watches})
     known: Iterable[Labels] = product(regions, ("ok", *get_args(Kind)))
-    yield counter("poll", "Polls, by how they ended.", ("region", "outcome"), polls, known)
+    yield counter("polls", "Polls, by how they ended.", ("region", "outcome"), polls, known)
     yield histogram("poll", "poll_duration_seconds", "How long polls took.", (), _by(polls), _ALL)
     changes = "Changes of jobs' states; from new: seen for the first time."
     yield counter("transitions", changes, ("tag", "queue", "from", "to"), transitions)
@@ -257,7 +259,7 @@ def _of_rules(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     yield gauge("rule_last_match_timestamp_seconds", "When a rule fired last.", ("rule",), last)
     yield counter("events_unmatched", "Changes that no rule matched.", (), by_metric["unmatched"], _ALL)
     held = "Messages not sent at once; or (first_wins) not sent, as an earlier rule had notified the same notifier."
-    yield counter("suppressed", held, ("rule", "reason"), by_metric["suppressed"], product(rules, _GATES))
+    yield counter("suppressed_messages", held, ("rule", "reason"), by_metric["suppressed"], product(rules, _GATES))
     fell_back = "Templates that fell back to the default text."
     errors = by_metric["template_error"]
     yield counter("template_errors", fell_back, ("rule", "template"), errors, _templates(book))
@@ -279,7 +281,9 @@ def _of_deliveries(by_metric: _ByMetric, book: Rulebook) -> Iterator[Metric]:
     limited = sorted(name for name, notifier in book.notifiers.items() if integration_of(notifier).counts_retry_after)
     waits = dict.fromkeys(product(limited), 0.0)
     waits |= {total.labels: total.seconds for total in by_metric["retry_after"] if total.labels in waits}
-    family = CounterMetricFamily("bridge_slack_retry_after_seconds", "How long Slack asked to wait, in all.", labels=by)
+    family = CounterMetricFamily(
+        "ci_bridge_slack_retry_after_seconds", "How long Slack asked to wait, in all.", labels=by
+    )
     yield _filled(family, waits)
 
 
@@ -306,13 +310,13 @@ Values = Mapping[Any, float]  # by label set: a mapping's keys would have to be 
 
 
 def gauge(name: str, text: str, labels: Sequence[str], values: Values) -> Metric:
-    return _filled(GaugeMetricFamily(f"bridge_{name}", text, labels=labels), values)
+    return _filled(GaugeMetricFamily(f"ci_bridge_{name}", text, labels=labels), values)
 
 
 def counter(
     name: str, text: str, labels: Sequence[str], totals: Iterable[Total], known: Iterable[Labels] = ()
 ) -> Metric:
-    family = CounterMetricFamily(f"bridge_{name}", text, labels=labels)
+    family = CounterMetricFamily(f"ci_bridge_{name}", text, labels=labels)
     return _filled(family, largest(summed(totals), set(known)))
 
 
@@ -326,7 +330,7 @@ def histogram(
     metric: str, name: str, text: str, labels: Sequence[str], totals: Iterable[Total], known: Collection[Labels] = ()
 ) -> Metric:
     """Return the histogram of a metric of BOUNDS; what has no duration is not in it."""
-    family = HistogramMetricFamily(f"bridge_{name}", text, labels=labels)
+    family = HistogramMetricFamily(f"ci_bridge_{name}", text, labels=labels)
     timed = [total for total in totals if total.bucket >= 0]
     kept, others = largest(summed(timed), known), (OTHER,) * len(labels)
     bounds = BOUNDS[metric]

@@ -37,24 +37,35 @@ def scrape(world: World) -> dict[str, Samples]:
 
 def test_every_name_is_there_before_anything_happened(world: World) -> None:
     found = scrape(world)
-    assert found["bridge_build_info"] == {("9.9.9",): 1}
-    assert found["bridge_config_info"] == {(world.book.sha,): 1}
-    assert found["bridge_config_last_reload_successful"] == {(): 1}
+    assert found["ci_bridge_build_info"] == {("9.9.9",): 1}
+    assert found["ci_bridge_config_info"] == {(world.book.sha,): 1}
+    assert found["ci_bridge_config_last_reload_successful"] == {(): 1}
     for name in (
         "deliveries_pending", "delivery_oldest_pending_seconds", "deliveries_sending", "deliveries_dead",
         "notifier_failures",
     ):  # fmt: skip
-        assert found[f"bridge_{name}"] == {("cms",): 0, ("ops/1",): 0}
-    assert set(found["bridge_notifier_paused"].values()) == {0}
-    assert found["bridge_watch_failures"] == found["bridge_watch_paused"] == {("ap-chongqing", "vod"): 0}
-    assert found["bridge_poll_interval_seconds"] == {("ap-chongqing", "vod"): 30}
-    assert found["bridge_lease_held"] == {("media-1250000000", ""): 0}
-    assert "bridge_poll_last_success_timestamp_seconds" not in found
+        assert found[f"ci_bridge_{name}"] == {("cms",): 0, ("ops/1",): 0}
+    assert set(found["ci_bridge_notifier_paused"].values()) == {0}
+    assert found["ci_bridge_watch_failures"] == found["ci_bridge_watch_paused"] == {("ap-chongqing", "vod"): 0}
+    assert found["ci_bridge_poll_interval_seconds"] == {("ap-chongqing", "vod"): 30}
+    assert found["ci_bridge_lease_held"] == {("media-1250000000", ""): 0}
+    assert "ci_bridge_poll_last_success_timestamp_seconds" not in found
+
+
+def test_the_process_that_answers_says_what_it_uses(world: World) -> None:
+    found = scrape(world)
+    assert found["process_resident_memory_bytes"][()] > 1e6
+    assert found["process_cpu_seconds_total"][()] > 0
+    assert {"process_open_fds", "process_max_fds", "process_start_time_seconds"} <= found.keys()
+
+
+def test_each_name_begins_with_that_of_the_program_or_of_its_process(world: World) -> None:
+    assert {re.sub(r"^(ci_bridge|process)_.*", r"\1", name) for name in scrape(world)} == {"ci_bridge", "process"}
 
 
 def test_unfinished_jobs_are_counted_by_state_and_tag(either_world: World) -> None:
     either_world.sees(job_number(1), job_number(2), job_number(3, tag=None, state="Pause"), a_failed_job(4))
-    assert scrape(either_world)["bridge_jobs"] == {("p224", "Running", "Transcode"): 2, ("p224", "Pause", ""): 1}
+    assert scrape(either_world)["ci_bridge_jobs"] == {("p224", "Running", "Transcode"): 2, ("p224", "Pause", ""): 1}
 
 
 def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
@@ -63,9 +74,9 @@ def test_deliveries_are_counted_by_notifier(either_world: World) -> None:
     either_world.now += timedelta(seconds=75)
     either_world.sees(job_number(3))
     found = scrape(either_world)
-    assert found["bridge_deliveries_dead"][("cms",)] == 1
-    assert found["bridge_deliveries_pending"][("cms",)] == 2
-    assert found["bridge_delivery_oldest_pending_seconds"] == {("cms",): 75, ("ops/1",): 0}
+    assert found["ci_bridge_deliveries_dead"][("cms",)] == 1
+    assert found["ci_bridge_deliveries_pending"][("cms",)] == 2
+    assert found["ci_bridge_delivery_oldest_pending_seconds"] == {("cms",): 75, ("ops/1",): 0}
 
 
 def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
@@ -75,13 +86,13 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
         entries.pause(tx, "cms", "the receiver answered 410 Gone: it wants no more deliveries", Reason.GONE, now=NOON)
         leases.acquire(tx, "media-1250000000", "w7", now=NOON)
     found = scrape(either_world)
-    assert [labels for labels, value in found["bridge_notifier_paused"].items() if value] == [("gone", "cms")]
-    assert found["bridge_notifier_failures"] == {("cms",): 0, ("ops/1",): 0}
-    assert found["bridge_poll_last_success_timestamp_seconds"] == {("ap-chongqing", "vod"): NOON.timestamp()}
-    assert found["bridge_worker_last_heartbeat_timestamp_seconds"] == {("worker", "w7"): NOON.timestamp()}
-    assert found["bridge_lease_held"] == {("media-1250000000", "w7"): 1}
+    assert [labels for labels, value in found["ci_bridge_notifier_paused"].items() if value] == [("gone", "cms")]
+    assert found["ci_bridge_notifier_failures"] == {("cms",): 0, ("ops/1",): 0}
+    assert found["ci_bridge_poll_last_success_timestamp_seconds"] == {("ap-chongqing", "vod"): NOON.timestamp()}
+    assert found["ci_bridge_worker_last_heartbeat_timestamp_seconds"] == {("worker", "w7"): NOON.timestamp()}
+    assert found["ci_bridge_lease_held"] == {("media-1250000000", "w7"): 1}
     either_world.now += 2 * leases.BUCKET_LEASE
-    assert scrape(either_world)["bridge_lease_held"] == {("media-1250000000", ""): 0}
+    assert scrape(either_world)["ci_bridge_lease_held"] == {("media-1250000000", ""): 0}
 
 
 @pytest.mark.parametrize(
@@ -94,33 +105,35 @@ def test_pauses_polls_and_heartbeats_are_shown(either_world: World) -> None:
 def test_a_pause_has_a_cause(world: World, reason: Reason, cause: str) -> None:
     with world.db.write() as tx:
         entries.pause(tx, "cms", "a sentence that nothing is read off", reason, now=NOON)
-    assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [(cause, "cms")]
+    assert [labels for labels, value in scrape(world)["ci_bridge_notifier_paused"].items() if value] == [(cause, "cms")]
 
 
 def test_a_pause_by_a_version_that_gave_no_reason_has_another_cause(world: World) -> None:
     with world.db.write() as tx:
         tx.execute(update(notifiers).where(notifiers.c.name == "cms").values(paused_at=1, paused_why="answered 410"))
-    assert [labels for labels, value in scrape(world)["bridge_notifier_paused"].items() if value] == [("other", "cms")]
+    assert [labels for labels, value in scrape(world)["ci_bridge_notifier_paused"].items() if value] == [
+        ("other", "cms")
+    ]
 
 
 def test_wrong_rules_are_reported_whichever_process_read_them(world: World) -> None:
     world.register()
     world.beat(fault="rules.toml:1: wrong")
-    assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
+    assert scrape(world)["ci_bridge_config_last_reload_successful"] == {(): 0}
     world.beat()
     world.fault = "rules.toml:1: wrong"
-    assert scrape(world)["bridge_config_last_reload_successful"] == {(): 0}
+    assert scrape(world)["ci_bridge_config_last_reload_successful"] == {(): 0}
 
 
 def test_live_workers_with_other_rules_are_counted(world: World) -> None:
     world.register("w1")
     world.beat("w1")
     world.accepts(world.book)
-    assert scrape(world)["bridge_workers_other_rules"] == {(): 0}
+    assert scrape(world)["ci_bridge_workers_other_rules"] == {(): 0}
     world.accepts(a_book(RULES + "# another"))
     world.now += timedelta(minutes=2)
     world.beat("w1")
-    assert scrape(world)["bridge_workers_other_rules"] == {(): 1}
+    assert scrape(world)["ci_bridge_workers_other_rules"] == {(): 1}
 
 
 # --- counters and histograms -----------------------------------------------------------------------------------------
@@ -154,25 +167,25 @@ def count(world: World, *counted: Count) -> None:
 def test_all_that_the_rules_may_count_is_there_at_0(world: World) -> None:
     world.book = read(_GATED, ENVIRON)
     found = scrape(world)
-    assert found["bridge_rule_matches_total"] == {("all",): 0, ("digest",): 0, ("failed",): 0, ("few",): 0}
+    assert found["ci_bridge_rule_matches_total"] == {("all",): 0, ("digest",): 0, ("failed",): 0, ("few",): 0}
     reasons = {"silence", "mute", "group", "throttle", "flood", "fallback", "first_wins"}
-    assert {reason for reason, rule in found["bridge_suppressed_total"] if rule == "all"} == reasons
-    assert found["bridge_template_errors_total"] == {("digest", "odd"): 0}
-    assert found["bridge_events_unmatched_total"] == {(): 0}
+    assert {reason for reason, rule in found["ci_bridge_suppressed_messages_total"] if rule == "all"} == reasons
+    assert found["ci_bridge_template_errors_total"] == {("digest", "odd"): 0}
+    assert found["ci_bridge_events_unmatched_total"] == {(): 0}
     outcomes = {"delivered", "dead", "merged", "dropped"}
-    assert {outcome for name, outcome in found["bridge_deliveries_total"] if name == "cms"} == outcomes
-    assert len(found["bridge_delivery_attempts_total"]) == 2 * 11
-    assert found["bridge_slack_retry_after_seconds_total"] == {("ops/1",): 0}
+    assert {outcome for name, outcome in found["ci_bridge_deliveries_total"] if name == "cms"} == outcomes
+    assert len(found["ci_bridge_delivery_attempts_total"]) == 2 * 11
+    assert found["ci_bridge_slack_retry_after_seconds_total"] == {("ops/1",): 0}
     kinds = {"ok", "auth", "clock", "throttled", "config", "temporary"}
-    assert set(found["bridge_poll_total"]) == {(kind, "ap-chongqing") for kind in kinds}
-    assert found["bridge_digest_open"] == {
+    assert set(found["ci_bridge_polls_total"]) == {(kind, "ap-chongqing") for kind in kinds}
+    assert found["ci_bridge_digests_open"] == {
         ("group", "digest"): 0, ("mute", ""): 0, ("silence", ""): 0, ("throttle", "few"): 0, ("flood", ""): 0,
         ("fallback", ""): 0,
     }  # fmt: skip
-    assert found["bridge_poll_duration_seconds_count"] == {(): 0}
+    assert found["ci_bridge_poll_duration_seconds_count"] == {(): 0}
     for name in ("detection_delay_seconds_count", "watch_transitions_total", "watch_calls_total"):
-        assert found[f"bridge_{name}"] == {("vod",): 0}
-    assert found["bridge_delivery_latency_seconds_count"] == {("cms",): 0, ("ops/1",): 0}
+        assert found[f"ci_bridge_{name}"] == {("vod",): 0}
+    assert found["ci_bridge_delivery_latency_seconds_count"] == {("cms",): 0, ("ops/1",): 0}
 
 
 def test_what_happened_is_counted(either_world: World) -> None:
@@ -183,13 +196,13 @@ def test_what_happened_is_counted(either_world: World) -> None:
     either_world.now += timedelta(minutes=1)
     either_world.attempt(Rejected("no"))
     found = scrape(either_world)
-    assert found["bridge_rule_matches_total"] == {("all",): 1, ("failed",): 1}
-    assert found["bridge_rule_last_match_timestamp_seconds"][("all",)] == NOON.timestamp()
-    changes = found["bridge_transitions_total"]
+    assert found["ci_bridge_rule_matches_total"] == {("all",): 1, ("failed",): 1}
+    assert found["ci_bridge_rule_last_match_timestamp_seconds"][("all",)] == NOON.timestamp()
+    changes = found["ci_bridge_transitions_total"]
     assert changes == {("new", "p224", "Transcode", "Failed"): 1, ("new", "p224", "Transcode", "Running"): 1}
-    ended = {labels: value for labels, value in found["bridge_deliveries_total"].items() if value}
+    ended = {labels: value for labels, value in found["ci_bridge_deliveries_total"].items() if value}
     assert sum(ended.values()) == 2
-    tried = found["bridge_delivery_attempts_total"]
+    tried = found["ci_bridge_delivery_attempts_total"]
     assert sum(tried.values()) == 3
     assert sum(value for (_, reason), value in tried.items() if reason == "ok") == 1
 
@@ -199,12 +212,12 @@ def test_how_soon_each_watch_sees_changes_is_a_histogram_beside_its_calls(either
     either_world.sees(job_number(1, state="Submitted"), job_number(2, state="Cancel"))  # CI does not say when
     count(either_world, Count("call", ("vod",), times=6))
     found = scrape(either_world)
-    assert found["bridge_detection_delay_seconds_count"] == {("vod",): 1}
-    assert found["bridge_detection_delay_seconds_sum"] == {("vod",): 2}
-    buckets = {le: value for (le, _), value in found["bridge_detection_delay_seconds_bucket"].items()}
+    assert found["ci_bridge_detection_delay_seconds_count"] == {("vod",): 1}
+    assert found["ci_bridge_detection_delay_seconds_sum"] == {("vod",): 2}
+    buckets = {le: value for (le, _), value in found["ci_bridge_detection_delay_seconds_bucket"].items()}
     assert (buckets["1.5"], buckets["2.0"], buckets["+Inf"]) == (0, 1, 1)
-    assert found["bridge_watch_transitions_total"] == {("vod",): 2}
-    assert found["bridge_watch_calls_total"] == {("vod",): 6}
+    assert found["ci_bridge_watch_transitions_total"] == {("vod",): 2}
+    assert found["ci_bridge_watch_calls_total"] == {("vod",): 6}
 
 
 def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:
@@ -215,22 +228,22 @@ def test_a_histogram_is_cumulative_and_has_its_sum(world: World) -> None:
     )
     found = scrape(world)
     buckets = {
-        le: value for (le, name), value in found["bridge_delivery_latency_seconds_bucket"].items() if name == "cms"
+        le: value for (le, name), value in found["ci_bridge_delivery_latency_seconds_bucket"].items() if name == "cms"
     }
     assert len(buckets) == len(BOUNDS["delivery"]) + 1
     assert (buckets["0.5"], buckets["1.0"], buckets["2.5"], buckets["5.0"]) == (1, 2, 2, 3)
     assert (buckets["86400.0"], buckets["+Inf"]) == (3, 4)
-    assert found["bridge_delivery_latency_seconds_count"][("cms",)] == 4
-    assert found["bridge_delivery_latency_seconds_sum"][("cms",)] == pytest.approx(100_005.1)
-    assert found["bridge_deliveries_total"][("cms", "delivered")] == 4
-    assert found["bridge_deliveries_total"][("cms", "dead")] == 1
+    assert found["ci_bridge_delivery_latency_seconds_count"][("cms",)] == 4
+    assert found["ci_bridge_delivery_latency_seconds_sum"][("cms",)] == pytest.approx(100_005.1)
+    assert found["ci_bridge_deliveries_total"][("cms", "delivered")] == 4
+    assert found["ci_bridge_deliveries_total"][("cms", "dead")] == 1
 
 
 def test_what_was_not_timed_is_an_attempt_and_in_no_histogram(world: World) -> None:
     count(world, Count("attempt", ("cms", "lost"), counters.UNTIMED), timed("attempt", ("cms", "ok"), 0.2))
     found = scrape(world)
-    assert found["bridge_delivery_attempts_total"][("cms", "lost")] == 1
-    assert found["bridge_delivery_attempt_duration_seconds_count"][("cms",)] == 1
+    assert found["ci_bridge_delivery_attempts_total"][("cms", "lost")] == 1
+    assert found["ci_bridge_delivery_attempt_duration_seconds_count"][("cms",)] == 1
 
 
 def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World) -> None:
@@ -239,24 +252,24 @@ def test_of_very_many_queues_the_rest_is_other_and_nothing_is_lost(world: World)
     count(world, *(timed("job_wait", (f"p{k}",), 10.0) for k in range(2_000)))
     world.sees(*(job_number(k, queue=f"p{k}", state="Pause") for k in range(1_100)))
     found = scrape(world)
-    changes = found["bridge_transitions_total"]
+    changes = found["ci_bridge_transitions_total"]
     assert len(changes) == MOST + 1
     assert sum(changes.values()) == 2_100 + 1_100
     assert changes["other", "other", "other", "other"] > 1_000
     assert changes["new", "p7", "Transcode", "Running"] == 2  # the largest stay
-    assert len(found["bridge_job_wait_seconds_count"]) == MOST + 1
-    assert sum(found["bridge_job_wait_seconds_count"].values()) == 2_000
-    assert found["bridge_job_wait_seconds_sum"][("other",)] == 10 * (2_000 - MOST)
-    assert len(found["bridge_jobs"]) == MOST + 1
-    assert sum(found["bridge_jobs"].values()) == 1_100
+    assert len(found["ci_bridge_job_wait_seconds_count"]) == MOST + 1
+    assert sum(found["ci_bridge_job_wait_seconds_count"].values()) == 2_000
+    assert found["ci_bridge_job_wait_seconds_sum"][("other",)] == 10 * (2_000 - MOST)
+    assert len(found["ci_bridge_jobs"]) == MOST + 1
+    assert sum(found["ci_bridge_jobs"].values()) == 1_100
 
 
 def test_no_counter_falls_when_what_was_rare_is_so_no_more(world: World) -> None:
     names = [("Transcode", f"p{k}", "new", "Running") for k in range(2 * MOST_KEPT)]
     count(world, *(Count("transition", labels, times=10) for labels in names))
-    before = scrape(world)["bridge_transitions_total"]
+    before = scrape(world)["ci_bridge_transitions_total"]
     count(world, *(Count("transition", labels, times=2) for labels in names[-5:]))
-    after = scrape(world)["bridge_transitions_total"]
+    after = scrape(world)["ci_bridge_transitions_total"]
     assert [labels for labels, value in before.items() if after.get(labels, 0) < value] == []
     assert sum(after.values()) == sum(before.values()) + 10
 
@@ -265,7 +278,7 @@ def test_a_thousand_rules_are_all_there(world: World) -> None:
     rules = "".join(f'[[rule]]\nname = "r{k}"\nto = "Failed"\nnotify = "cms"\n' for k in range(MOST + 100))
     world.book = read(RULES + rules, ENVIRON)
     count(world, Count("match", ("of old",)))
-    matches = scrape(world)["bridge_rule_matches_total"]
+    matches = scrape(world)["ci_bridge_rule_matches_total"]
     assert len(matches) == MOST + 100 + 2 + 1
     assert matches[("of old",)] == 1
 
@@ -273,10 +286,10 @@ def test_a_thousand_rules_are_all_there(world: World) -> None:
 def test_open_incidents_are_counted_by_rule(either_world: World) -> None:
     sick = '[[rule]]\nname = "sick"\nto = "Failed"\ncount = ">= 3"\nwithin = "10m"\nnotify = "cms"\n'
     either_world.book = a_book(RULES + sick)
-    assert scrape(either_world)["bridge_incidents_open"] == {("sick",): 0}
+    assert scrape(either_world)["ci_bridge_incidents_open"] == {("sick",): 0}
     for key in ("k1", "k2"):
         either_world.incident("j1", rule="sick", key=key)
-    assert scrape(either_world)["bridge_incidents_open"] == {("sick",): 2}
+    assert scrape(either_world)["ci_bridge_incidents_open"] == {("sick",): 2}
 
 
 def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_world: World) -> None:
@@ -290,7 +303,7 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
             ("fallback", "cms", "ops/1"),
         ):  # fmt: skip
             digests.add_members(tx, hold(gate, name), notifiers, 3, now=NOON)
-    found = scrape(either_world)["bridge_digest_open"]
+    found = scrape(either_world)["ci_bridge_digests_open"]
     assert found == {
         ("group", "all"): 2, ("silence", ""): 2, ("mute", ""): 1, ("flood", ""): 1, ("fallback", ""): 1
     }  # fmt: skip
@@ -298,7 +311,7 @@ def test_digests_that_wait_are_counted_by_rule_and_of_silences_in_all(either_wor
     with either_world.db.write() as tx:
         for n in digests.due(tx, now=either_world.now):
             digests.end(tx, n, now=either_world.now)
-    assert set(scrape(either_world)["bridge_digest_open"].values()) == {0}
+    assert set(scrape(either_world)["ci_bridge_digests_open"].values()) == {0}
 
 
 def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
@@ -310,10 +323,10 @@ def test_no_label_names_a_job_an_object_or_an_address(world: World) -> None:
 
 
 def test_when_rules_were_last_taken_is_known_to_every_process(world: World) -> None:
-    assert "bridge_config_last_reload_success_timestamp_seconds" not in scrape(world)
+    assert "ci_bridge_config_last_reload_success_timestamp_seconds" not in scrape(world)
     with world.db.write() as tx:
         rulesets.store(tx, world.book.sha, "{}", now=NOON)
-    assert scrape(world)["bridge_config_last_reload_success_timestamp_seconds"] == {(): NOON.timestamp()}
+    assert scrape(world)["ci_bridge_config_last_reload_success_timestamp_seconds"] == {(): NOON.timestamp()}
 
 
 def test_a_scrape_reads_no_job_and_no_delivery_that_has_ended(world: World) -> None:
@@ -336,10 +349,10 @@ def test_a_pick_that_leads_to_nobody_counts_dead_letters(world: World) -> None:
     rule = 'url = "https://acme.example.com"\n[[rule]]\nname = "customers"\nnotify = "customer"\n'
     world.book = a_book(RULES + pick + rule)
     parts.sync(world.db, world.book, clock=lambda: world.now)
-    assert scrape(world)["bridge_deliveries_total"]["customer", "dead"] == 0
+    assert scrape(world)["ci_bridge_deliveries_total"]["customer", "dead"] == 0
     world.sees(job_number(1, user_data="customer=foo"), job_number(2, user_data="customer=acme"))
     found = scrape(world)
-    assert found["bridge_deliveries_total"]["customer", "dead"] == 1
-    assert found["bridge_deliveries_dead"]["customer",] == 1
-    assert found["bridge_deliveries_pending"]["customer.acme",] == 1
-    assert ("customer.foo",) not in found["bridge_deliveries_dead"]
+    assert found["ci_bridge_deliveries_total"]["customer", "dead"] == 1
+    assert found["ci_bridge_deliveries_dead"]["customer",] == 1
+    assert found["ci_bridge_deliveries_pending"]["customer.acme",] == 1
+    assert ("customer.foo",) not in found["ci_bridge_deliveries_dead"]

@@ -217,7 +217,7 @@ def test_warnings_have_their_reason_and_strangers_see_only_their_kind(
 
 
 def counted(scraped: str) -> float:
-    return sum(float(value) for value in re.findall(r"^bridge_warnings{.*} (.*)$", scraped, re.MULTILINE))
+    return sum(float(value) for value in re.findall(r"^ci_bridge_warnings{.*} (.*)$", scraped, re.MULTILINE))
 
 
 @pytest.mark.parametrize("token", ["wrong", ""])

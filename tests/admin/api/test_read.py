@@ -310,8 +310,8 @@ def test_a_job_says_what_of_it_cannot_be_read(either_world: World) -> None:
 def test_what_cannot_be_read_is_a_counter(world: World) -> None:
     world.cannot_read(JobProblem(job_id="j9", field="State", value="", left_out=True))
     text = world.client().get("/metrics").text
-    assert 'bridge_job_problems_total{field="State",kind="left_out"} 1.0' in text
-    assert 'bridge_job_problems_total{field="EndTime",kind="field"} 0.0' in text
+    assert 'ci_bridge_job_problems_total{field="State",kind="left_out"} 1.0' in text
+    assert 'ci_bridge_job_problems_total{field="EndTime",kind="field"} 0.0' in text
 
 
 def test_a_watch_says_how_soon_changes_are_seen_and_at_which_cost(either_world: World) -> None:

@@ -314,7 +314,7 @@ def test_a_difference_of_clocks_is_said_on_its_card_the_overview_and_readyz(
     assert all((says or "CI's clock is") in html.unescape(page) for page in pages) == (says is not None)
     assert world.watch("vod")["clock_ahead_seconds"] == ahead_s
     scraped = world.client().get("/metrics").text
-    found = re.findall(r'bridge_watch_clock_ahead_seconds{[^}]*watch="vod"[^}]*} (\S+)', scraped)
+    found = re.findall(r'ci_bridge_watch_clock_ahead_seconds{[^}]*watch="vod"[^}]*} (\S+)', scraped)
     assert found == ([] if ahead_s is None else [f"{ahead_s:.1f}"])
 
 
