@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from bridge import settings as settings_module
-from bridge.cli.tables import coloured, fitting, moment, times_of
+from bridge.cli.tables import Times, coloured, fitting, moment, times_of
 from bridge.collect.errors import CiError
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
@@ -48,6 +48,10 @@ def echo(text: str, *, err: bool = False) -> None:
 
 def echo_json(value: object) -> None:
     click.echo(visible_json(json.dumps(value, ensure_ascii=False, indent=2)))
+
+
+def echo_json_line(value: object) -> None:
+    click.echo(visible_json(json.dumps(value, ensure_ascii=False)))
 
 
 def fail(text: str) -> NoReturn:
@@ -100,18 +104,31 @@ def echo_table(rows: Sequence[Facts], names: Sequence[str], *, empty: str = "") 
     if not rows:
         echo(empty)
         return
-    times, now = times_of(click.get_current_context()), datetime.now(UTC)
-    cells = [[name.upper() for name in names]]
-    cells += [[_cell(moment(row.get(name), times, now)) for name in names] for row in rows]
-    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    empties = [name for name in names if all(row.get(name) is None for row in rows)]
-    shown = fitting(names, widths, room, empties)
-    for line in cells:
-        parts = (coloured(name, cell, shown[name]) for name, cell in zip(names, line, strict=True) if name in shown)
-        click.echo("  ".join(parts).rstrip())
-    if left := [name.upper() for name in names if name not in (*shown, *empties)]:
-        echo(f"no room for {', '.join(left)}: --json has all", err=True)
+    Table(names, times_of(click.get_current_context())).echo(rows)
+
+
+class Table:
+    """A table that may be printed part by part. The first part decides which columns there are."""
+
+    def __init__(self, names: Sequence[str], times: Times) -> None:
+        self._names, self._times = list(names), times
+        self._widths: dict[str, int] = {}
+
+    def echo(self, rows: Sequence[Facts]) -> None:
+        if not rows:
+            return
+        is_first, now = not self._widths, datetime.now(UTC)
+        lines = [{name: name.upper() for name in self._names}] if is_first else []
+        lines += [{name: _cell(moment(row.get(name), self._times, now)) for name in self._names} for row in rows]
+        widths = [max(self._widths.get(name, 0), *(columns(line[name]) for line in lines)) for name in self._names]
+        room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        empties = [name for name in self._names if is_first and all(row.get(name) is None for row in rows)]
+        self._widths = fitting(self._names, widths, room, empties)
+        for line in lines:
+            click.echo("  ".join(coloured(name, line[name], width) for name, width in self._widths.items()).rstrip())
+        if left := [name.upper() for name in self._names if name not in (*self._widths, *empties)]:
+            echo(f"no room for {', '.join(left)}: --json has all", err=True)
+        self._names = list(self._widths)
 
 
 def echo_details(facts: Facts) -> None:

@@ -21,7 +21,7 @@ from bridge.cli.common import (
     open_database,
     operations,
 )
-from bridge.cli.lists import echo_list, filter_of, filters, limit_option
+from bridge.cli.lists import echo_list, filter_of, filters, follow_option, limit_option
 from bridge.cli.tables import times_options
 from bridge.decide.text.times import rate
 from bridge.pipeline.operations import MOST_PER_MINUTE, RESENDABLE
@@ -48,19 +48,23 @@ def deliveries() -> None:
 @click.option("--state", type=click.Choice(DELIVERY_STATES), help="Only those in this state.")
 @_filters
 @limit_option
+@follow_option
 @times_options
 @json_option
-def list_deliveries(limit: int, as_json: bool, **options: str | None) -> None:
+def list_deliveries(limit: int, follows: bool, as_json: bool, **options: str | None) -> None:
     """List deliveries, newest first.
 
     \b
     Examples:
       ci-bridge deliveries list --state dead
       ci-bridge deliveries list --notifier cms --since 2h --json
+      ci-bridge deliveries list --state dead -f
       ci-bridge deliveries list --digest dlv_3wgd3btsuo6wb2kdedccezf4qi
     """
     columns = ("id", "notifier", "state", "job", "reports", "rule", "attempts", "created_at", "held_by", "why")
-    echo_list(lists.find_deliveries, options, limit, columns, as_json=as_json, for_people=_with_reports)
+    echo_list(
+        lists.find_deliveries, options, limit, columns, as_json=as_json, for_people=_with_reports, follows=follows
+    )
 
 
 def _with_reports(delivery: Facts) -> Facts:

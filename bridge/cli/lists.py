@@ -9,6 +9,7 @@ import click
 
 from bridge.cli.common import (
     Facts,
+    Table,
     echo,
     echo_details,
     echo_json,
@@ -20,7 +21,8 @@ from bridge.cli.common import (
     operations,
     parse_time,
 )
-from bridge.cli.tables import times_options
+from bridge.cli.follow import NewRows, follow, show_json
+from bridge.cli.tables import times_of, times_options
 from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
 from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
@@ -34,6 +36,10 @@ Command = Callable[..., Any]
 limit_option = click.option(
     "--limit", type=click.IntRange(1, lists.MOST), default=50, show_default=True, help="At most this many, the newest."
 )
+follow_option = click.option(
+    "-f", "--follow", "follows", is_flag=True,
+    help="Then print new rows as they come, the newest last, until Ctrl-C; with --json, an object on each line.",
+)  # fmt: skip
 _bucket_option = click.option("--bucket", help="The job in this bucket: two buckets may have the same job id.")
 
 _FILTERS = {
@@ -89,9 +95,16 @@ def echo_list(
     *,
     as_json: bool,
     for_people: Callable[[Facts], Facts],
+    follows: bool = False,
 ) -> None:
     """Print what a query finds: as JSON, or as a table of rows that `for_people` returns."""
     which, db = filter_of(options), open_database()
+    if follows:
+        times = times_of(click.get_current_context())
+        table = Table(columns, "utc" if times == "ago" else times)  # an age would soon be wrong
+        show = show_json if as_json else lambda rows: table.echo(list(map(for_people, rows)))
+        follow(db, NewRows(query, which), show, limit=limit)
+        return
     with db.read() as tx:
         items = query(tx, which, limit=limit).items
     if as_json:
@@ -111,18 +124,20 @@ def jobs() -> None:
 @jobs.command("list")
 @filters("state", "tag", "queue", "since", "until")
 @limit_option
+@follow_option
 @times_options
 @json_option
-def list_jobs(limit: int, as_json: bool, **options: str | None) -> None:
-    """List jobs, newest first.
+def list_jobs(limit: int, follows: bool, as_json: bool, **options: str | None) -> None:
+    """List jobs, newest first. --follow prints a job again when its state has changed.
 
     \b
     Examples:
       ci-bridge jobs list --state Failed --since 2h
       ci-bridge jobs list --tag Transcode --json
+      ci-bridge jobs list -f
     """
     columns = ("id", "tag", "state", "progress", "created_at", "changed_at", "input")
-    echo_list(lists.find_jobs, options, limit, columns, as_json=as_json, for_people=_with_unwatched)
+    echo_list(lists.find_jobs, options, limit, columns, as_json=as_json, for_people=_with_unwatched, follows=follows)
 
 
 def _with_unwatched(job: Facts) -> Facts:
@@ -192,17 +207,21 @@ def transitions() -> None:
 @transitions.command("list")
 @filters("job", "state", "tag", "queue", "since", "until")
 @limit_option
+@follow_option
 @times_options
 @json_option
-def list_transitions(limit: int, as_json: bool, **options: str | None) -> None:
+def list_transitions(limit: int, follows: bool, as_json: bool, **options: str | None) -> None:
     """List transitions, newest first.
 
     \b
-    Example:
+    Examples:
       ci-bridge transitions list --state Failed --since 1d
+      ci-bridge transitions list -f --json | jq .to
     """
     columns = ("seen_at", "job", "tag", "from", "to", "notified", "silent")
-    echo_list(lists.find_transitions, options, limit, columns, as_json=as_json, for_people=_with_notified)
+    echo_list(
+        lists.find_transitions, options, limit, columns, as_json=as_json, for_people=_with_notified, follows=follows
+    )
 
 
 def _with_notified(transition: Facts) -> Facts:
