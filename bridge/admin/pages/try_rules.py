@@ -17,7 +17,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from bridge.admin.http.routes import Route
-from bridge.admin.pages.routes import Pages, may_act, show
+from bridge.admin.pages.routes import Pages, argument, may_act, show
 from bridge.admin.parts import Parts
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import LARGEST, RulesRefused
@@ -44,7 +44,7 @@ class TryRulesPages(Pages):
     def ask(self) -> ResponseReturnValue:
         """Show the form; an address may say of which `tag`, and `to` which state, one more rule is wanted."""
         if request.args.get("how") == "whole":
-            return self._form(self._source(request.args.get("sha", "")), added=False)
+            return self._form(self._source(argument("sha")), added=False)
         tag, to = (request.args.get(name, "")[:200] for name in ("tag", "to"))
         return self._form(example_rule(self.parts.book(), tag=tag, to=to), added=True)
 

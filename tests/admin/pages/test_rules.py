@@ -367,11 +367,13 @@ def test_the_file_in_force_is_shown_masked_with_its_changes_and_can_be_downloade
     assert client.get("/rules/file/<b>").status_code == 404
 
 
-def test_a_try_begins_with_the_file_in_force(world: World) -> None:
+def test_a_try_begins_with_the_file_in_force(either_world: World) -> None:
+    world = either_world
     _, old = versions(world)
     client = signed_in(world)
     assert "nights" in page(client, "/rules/try?how=whole")
     assert "nights" not in page(client, f"/rules/try?how=whole&sha={old}")
+    assert "nights" not in page(client, "/rules/try?how=whole&sha=x%00")
 
 
 def test_a_read_token_sees_nothing_of_the_file(world: World) -> None:
