@@ -18,7 +18,7 @@ _COMMANDS = {  # the module of each, and a line of help
     "run": ("serve", "Run web and worker in one process."),
     "worker": ("serve", "Poll and deliver; any number may run on PostgreSQL."),
     "poll": ("serve", "Poll all watches, or those named, once; print the result."),
-    "rules": ("rules", "check, explain, backtest, reload: work with rules.toml."),
+    "rules": ("rules", "check, explain, backtest, reload, show, history: work with rules.toml."),
     "jobs": ("lists", "list, show, tell (notify manually): the jobs as last seen."),
     "transitions": ("lists", "list: what changed, and which rules matched."),
     "deliveries": ("deliveries", "list, show, redrive (resend), discard: what was sent, to whom, and the outcome."),

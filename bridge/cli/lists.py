@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from bridge.admin.schemas.jobs import MOST_OF_EACH, JobDetail, timeline
 from bridge.cli.common import (
     Facts,
     Table,
@@ -27,7 +28,7 @@ from bridge.decide.text.values import suggest
 from bridge.model import GONE, STATES
 from bridge.pipeline.incident_facts import incidents_of_job, rules_in_force
 from bridge.pipeline.operations import WHATS
-from bridge.record.polling import problems
+from bridge.record.polling import problems, queues
 from bridge.record.queries import lists
 from bridge.record.queries.lists import Filter
 
@@ -149,7 +150,7 @@ def _with_unwatched(job: Facts) -> Facts:
 @_bucket_option
 @json_option
 def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
-    """Show one job: its details from CI, its transitions, and its deliveries.
+    """Show one job: its details from CI, and its timeline: transitions, deliveries and their attempts.
 
     \b
     Example:
@@ -166,8 +167,36 @@ def show_job(job_id: str, bucket: str | None, as_json: bool) -> None:
         bucket = found[0]["bucket"]
         counts_for = incidents_of_job(tx, bucket, job_id, rules_in_force(tx))
         more = {"problems": problems.of_job(tx, bucket, job_id), "incidents": counts_for}
-    job = found[0] | more
-    (echo_json if as_json else echo_details)(job)
+        job = found[0] | more
+        detail = JobDetail.of(job, queues.names(tx))
+        attempts = lists.attempts_of(tx, [delivery.id for delivery in detail.deliveries[-MOST_OF_EACH:]])
+    if as_json:
+        echo_json(job)
+        return
+    echo_details({name: value for name, value in job.items() if name not in ("transitions", "deliveries")})
+    click.echo("\ntimeline:")
+    events = [_event_row(event) for event in timeline(detail, attempts)[-MOST_OF_EACH:]]
+    echo_table(events, ("at", "what", "detail"))
+
+
+def _event_row(event: Facts) -> Facts:
+    """Return a line of the timeline, as the job's page has it."""
+    facts: Any = event.get("facts")
+    match event["kind"]:
+        case "ci":
+            what, detail = f"CI: {event['word']}", ""
+        case "transition":
+            fired = "; ".join(f"{one.rule} -> {', '.join(one.notifiers) or 'nobody'}" for one in facts.rules)
+            what = f"{facts.was} -> {facts.to}{' (inferred)' if facts.inferred else ''}"
+            detail = f"nobody notified: {facts.silent}" if facts.silent else fired or "no rule matched"
+        case "delivery":
+            what = f"message for {facts.notifier}: {facts.state}"
+            detail = " ".join(filter(None, (facts.id, facts.held_by and f"held by {facts.held_by}", facts.note)))
+        case _:
+            what = f"attempt {facts['number']} for {event['delivery'].notifier}: {facts['outcome']}"
+            status = facts["status"] and f"status {facts['status']}"
+            detail = ", ".join(filter(None, (status, f"{facts['ms']} ms", facts["why"])))
+    return {"at": event["at"], "what": what, "detail": detail}
 
 
 @jobs.command("tell")

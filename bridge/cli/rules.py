@@ -1,4 +1,4 @@
-"""The commands about rules.toml: check, backtest and reload; `explain` has a module of its own."""
+"""The commands about rules.toml: check, backtest and reload; others have modules of their own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from bridge.cli.common import (
     settings,
 )
 from bridge.cli.explain import explain
+from bridge.cli.history import history, show
 from bridge.decide.rules.rulebook import Fault, Rulebook
 from bridge.decide.rulesfile.errors import RulesRefused
 from bridge.decide.rulesfile.read import read
@@ -46,7 +47,8 @@ def rules() -> None:
     """rules.toml: what is watched, and who is notified."""
 
 
-rules.add_command(explain)
+for command in (explain, show, history):
+    rules.add_command(command)
 
 
 def _read_file(file: str) -> Rulebook:

@@ -16,7 +16,7 @@ from bridge.model import CANCEL, FAILED, GONE, PAUSE, RUNNING, SUBMITTED, SUCCES
 Times = Literal["ago", "utc", "local"]
 
 _TIMES = f"{__name__}.times"  # in the context of a command
-_KEYS = ("id", "job", "name")  # columns that are copied into the next command: never cut
+_KEYS = ("id", "job", "name", "sha")  # columns that are copied into the next command: never cut
 _LEAST = 8  # columns of the terminal that any other has
 _GAP = 2
 _STATES = ("state", "from", "to")  # columns with colours
@@ -24,7 +24,7 @@ _COLOURS = {
     **dict.fromkeys((SUCCESS, "sent", "ok", "active", "closed"), "green"),
     **dict.fromkeys((FAILED, "dead", "failing", "open"), "red"),
     **dict.fromkeys((RUNNING, SUBMITTED, "sending"), "cyan"),
-    **dict.fromkeys((PAUSE, "paused", "waiting", "held"), "yellow"),
+    **dict.fromkeys((PAUSE, "paused", "pending", "waiting", "held"), "yellow"),
     **dict.fromkeys((CANCEL, GONE, "dropped", "merged", "discarded", "ended"), "bright_black"),
 }
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")

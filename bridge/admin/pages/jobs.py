@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
@@ -13,7 +12,7 @@ from sqlalchemy import Connection
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import ROWS, Pages, argument, asked_for, done, refused, show
-from bridge.admin.schemas.jobs import Job, JobDetail
+from bridge.admin.schemas.jobs import MOST_OF_EACH, Job, JobDetail, timeline
 from bridge.decide.rules.rulebook import Rulebook
 from bridge.model import STATES
 from bridge.pipeline.explain import explain_stored
@@ -24,7 +23,6 @@ from bridge.record.queries import incidents, lists
 from bridge.record.queries.lists import Facts
 
 _FIELDS = ("job", "state", "tag", "queue", "since", "until")
-_MAX_OF_EACH = 200  # transitions, messages and attempts of one job that are shown: the newest of each
 _MOST_EXPLAINED = 50  # transitions on one page: somebody waits for it
 
 
@@ -66,12 +64,12 @@ class JobPages(Pages):
             counts_for = incidents_of_job(tx, bucket, job_id, self.parts.in_force(tx))
             more = {"problems": problems.of_job(tx, bucket, job_id), "incidents": counts_for}
             job = JobDetail.of(found[0] | more, self.parts.queue_names(tx))
-            attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-_MAX_OF_EACH:]])
+            attempts = lists.attempts_of(tx, [delivery.id for delivery in job.deliveries[-MOST_OF_EACH:]])
             explanations, note = explained(tx, found[0], book, now=now)
         events = timeline(job, attempts)
-        is_cut = len(events) > _MAX_OF_EACH or max(len(job.transitions), len(job.deliveries)) > _MAX_OF_EACH
+        is_cut = len(events) > MOST_OF_EACH or max(len(job.transitions), len(job.deliveries)) > MOST_OF_EACH
         return show(
-            "job.html", job=job, timeline=events[-_MAX_OF_EACH:], is_cut=is_cut, explanations=explanations, note=note,
+            "job.html", job=job, timeline=events[-MOST_OF_EACH:], is_cut=is_cut, explanations=explanations, note=note,
             notifiers=book.notified, resendable=RESENDABLE, is_unsent=_is_unsent(job),
             failed=[delivery for delivery in job.deliveries if delivery.state in ("dead", "dropped")],
         )  # fmt: skip
@@ -110,31 +108,3 @@ def explained(tx: Connection, job: Facts, book: Rulebook, *, now: datetime) -> t
 def _is_unsent(job: JobDetail) -> bool:
     """Return whether nobody was notified of the job: nothing was accepted, and nothing is queued."""
     return not any(d.state in ("sent", "sending", "waiting", "held", "merged") for d in job.deliveries)
-
-
-# --- the timeline of a job ------------------------------------------------------------------------------------------
-
-Event = dict[str, Any]
-_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held", "discarded": "held"}
-
-
-def timeline(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> list[Event]:
-    """Return what happened to a job, oldest first: by CI, transitions, deliveries, their attempts (by delivery id).
-
-    Each has `at`, `kind` (what it is), `style` (how it went) and its facts. Of each the newest are there.
-    """
-    return sorted(_events(job, attempts), key=lambda event: str(event["at"]))
-
-
-def _events(job: JobDetail, attempts: Mapping[str, Sequence[Facts]]) -> Iterator[Event]:
-    for at, word in ((job.created_at, "created"), (job.started_at, "started"), (job.ended_at, "ended")):
-        if at:
-            yield {"at": at, "kind": "ci", "style": "ci", "word": word}
-    for transition in job.transitions[-_MAX_OF_EACH:]:
-        yield {"at": transition.seen_at, "kind": "transition", "style": "transition", "facts": transition}
-    for delivery in job.deliveries[-_MAX_OF_EACH:]:
-        style = _STYLES.get(delivery.state, "waiting")
-        yield {"at": delivery.created_at, "kind": "delivery", "style": style, "facts": delivery}
-        for attempt in attempts.get(delivery.id, ()):
-            style = "sent" if attempt["outcome"] == "sent" else "bad"
-            yield {"at": attempt["started_at"], "kind": "try", "style": style, "facts": attempt, "delivery": delivery}

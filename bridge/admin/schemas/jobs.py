@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Self
 
@@ -121,3 +121,32 @@ class JobDetail(Job):
     deliveries: list[Delivery]
     problems: list[JobProblem]
     incidents: list[CountsFor] = Field(description="that it counts for, the newest first")
+
+
+# --- the timeline of a job ------------------------------------------------------------------------------------------
+
+MOST_OF_EACH = 200  # transitions, messages and attempts of one job that are shown: the newest of each
+
+_STYLES = {"sent": "sent", "dead": "bad", "held": "held", "dropped": "held", "merged": "held", "discarded": "held"}
+
+
+def timeline(job: JobDetail, attempts: Mapping[str, Sequence[JsonObject]]) -> list[JsonObject]:
+    """Return what happened to a job, oldest first: by CI, transitions, deliveries, their attempts (by delivery id).
+
+    Each has `at`, `kind` (what it is), `style` (how it went) and its facts. Of each the newest are there.
+    """
+    return sorted(_events(job, attempts), key=lambda event: str(event["at"]))
+
+
+def _events(job: JobDetail, attempts: Mapping[str, Sequence[JsonObject]]) -> Iterator[JsonObject]:
+    for at, word in ((job.created_at, "created"), (job.started_at, "started"), (job.ended_at, "ended")):
+        if at:
+            yield {"at": at, "kind": "ci", "style": "ci", "word": word}
+    for transition in job.transitions[-MOST_OF_EACH:]:
+        yield {"at": transition.seen_at, "kind": "transition", "style": "transition", "facts": transition}
+    for delivery in job.deliveries[-MOST_OF_EACH:]:
+        style = _STYLES.get(delivery.state, "waiting")
+        yield {"at": delivery.created_at, "kind": "delivery", "style": style, "facts": delivery}
+        for attempt in attempts.get(delivery.id, ()):
+            style = "sent" if attempt["outcome"] == "sent" else "bad"
+            yield {"at": attempt["started_at"], "kind": "try", "style": style, "facts": attempt, "delivery": delivery}

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from flask.testing import FlaskClient
 
-from bridge.admin.pages.jobs import timeline
+from bridge.admin.schemas.jobs import timeline
 from bridge.model import FAILED, RUNNING, SUBMITTED, JobProblem, MissingJob, Rejected, Sent
 from bridge.pipeline.route import route_all
 from bridge.record.polling import problems, snapshots
