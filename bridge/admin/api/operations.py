@@ -10,7 +10,7 @@ from flask import request, url_for
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.http import query
-from bridge.admin.http.problems import Problem
+from bridge.admin.http.problems import Problem, fault_at, faulty
 from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.parts import BY_API
 from bridge.admin.schemas import deliveries
@@ -224,7 +224,7 @@ class OperationsApi(Endpoints):
         try:
             wanted = read_silence(given, now=now, author=BY_API)
         except FieldFaults as error:
-            raise Problem(400, "; ".join(map(str, error.faults))) from error
+            raise faulty(fault_at(filter(None, [fault.key]), str(fault)) for fault in error.faults) from error
         with self.parts.db.read() as tx:
             facts = foresee(tx, wanted, self.parts.book(), now=now, most=LOOKED_AT_IN_WEB)
         made = None if wanted.dry_run else self.parts.operations().make_silence(wanted)
@@ -236,7 +236,7 @@ class OperationsApi(Endpoints):
         try:
             changed, held = self.parts.operations().change_silence(silence_id, given)
         except FieldFaults as error:
-            raise Problem(400, "; ".join(map(str, error.faults))) from error
+            raise faulty(fault_at(filter(None, [fault.key]), str(fault)) for fault in error.faults) from error
         return answer(Silence.model_validate(silence_facts(changed, held, now=self.parts.clock())))
 
     def end_silence(self, silence_id: str) -> ResponseReturnValue:

@@ -9,7 +9,7 @@ from flask import request
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.http import query
-from bridge.admin.http.problems import Problem
+from bridge.admin.http.problems import Problem, fault_at, faulty
 from bridge.admin.http.routes import Endpoints, Route, answer
 from bridge.admin.schemas.explanations import Explanations, Question
 from bridge.admin.schemas.rulebook import RulesChecked, RulesText
@@ -83,6 +83,6 @@ class RulesApi(Endpoints):
         try:
             step = sample_transition(job, book, now)
         except ValueError as error:
-            raise Problem(400, "; ".join(f"job: {line}" for line in str(error).splitlines())) from error
+            raise faulty(fault_at(["job"], f"job: {line}") for line in str(error).splitlines()) from error
         with self.parts.db.read() as tx:
             return {"items": [explain_sample(step, book, now=now, tx=tx)], "older": 0}

@@ -11,15 +11,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from flask_openapi3.models.info import Info
+from flask_openapi3.models.license import License
+from flask_openapi3.models.server import Server
 from flask_openapi3.models.tag import Tag
 from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel, create_model
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core.core_schema import WithDefaultSchema
 
 from bridge.admin import schemas
 from bridge.admin.http.query import PARAMETERS
 from bridge.admin.http.routes import Route
+from bridge.admin.schemas.events import EVENTS
 
 Json = dict[str, Any]
 
@@ -31,7 +34,9 @@ allows reading, BRIDGE_ADMIN_TOKEN everything. While no admin token is set, only
 served, without a token. Below /api/v1 unknown and repeated parameters are refused. The server refuses
 requests that are not valid HTTP, and very long addresses and headers, with a plain-text error."""
 # The version of the API; /healthz has that of the program.
-_INFO = Info(title="ci-bridge", version="1", description=_SAYS)
+_LICENSE = License(name="Apache-2.0", identifier="Apache-2.0")
+_INFO = Info(title="ci-bridge", version="1", description=_SAYS, license=_LICENSE)
+_SERVER = Server(url="/", description="the bridge that answers with this description")
 _TOKENS: dict[str, Any] = {
     "admin": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_ADMIN_TOKEN"},
     "read": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_READ_TOKEN: read-only"},
@@ -60,6 +65,21 @@ _NO_BODY = {
 }
 
 
+_REFERENCE = "#/components/schemas/{model}"
+# https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md, read 2026-11-21
+_SENT_TO_RECEIVERS = (
+    ("webhook-id", True, "the same in every attempt: tells repetitions"),
+    ("webhook-timestamp", True, "of this attempt, in seconds since 1970"),
+    ("webhook-signature", False, "v1, and the signature; one for each secret, separated by spaces"),
+)
+_RECEIVERS_SAY = {
+    "2XX": "received: the delivery is sent",
+    "410": "nothing more is wanted: the delivery is dead, and the notifier paused",
+    "429": "too many: everything for the notifier waits for Retry-After; so with 503",
+    "default": "not received: tried again, until the notifier's retry time is over",
+}
+
+
 class _Schemas(GenerateJsonSchema):
     """Without a title for each member, and without defaults, which only mark what may be missing."""
 
@@ -85,14 +105,36 @@ def _described(model: type[BaseModel]) -> type[BaseModel]:
 def document(routes: Iterable[Route]) -> Json:
     """Return the description of `routes`."""
     app = OpenAPI(
-        "described", info=_INFO, security_schemes=_TOKENS, doc_ui=False, validation_error_status=400,
+        "described", info=_INFO, servers=[_SERVER], security_schemes=_TOKENS, doc_ui=False, validation_error_status=400,
         validation_error_model=_described(schemas.Problem),
     )  # fmt: skip
     responses: Json = {str(status): _problem(*facts) for status, facts in _PROBLEMS.items()}
     app.components.responses = responses
     for route in routes:
         _describe(app, route)
-    return app.api_doc
+    described: Json = app.api_doc
+    models, definitions = models_json_schema(
+        [(model, "serialization") for model in EVENTS], ref_template=_REFERENCE, schema_generator=_Schemas
+    )
+    described["components"]["schemas"] |= definitions["$defs"]
+    described["webhooks"] = {model.__name__: _webhook(model, models[model, "serialization"]) for model in EVENTS}
+    return described
+
+
+def _webhook(model: type[BaseModel], schema: Json) -> Json:
+    kinds = ("application/json", "application/cloudevents+json")
+    post = {
+        "operationId": model.__name__,
+        "summary": model.__doc__,
+        "security": [],
+        "parameters": [
+            {"name": name, "in": "header", "required": needed, "description": text, **_A_STRING}
+            for name, needed, text in _SENT_TO_RECEIVERS
+        ],
+        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind in kinds}},
+        "responses": {status: {"description": text} for status, text in _RECEIVERS_SAY.items()},
+    }
+    return {"post": post}
 
 
 def _describe(app: OpenAPI, route: Route) -> None:

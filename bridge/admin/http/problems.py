@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import quote
 
 from flask import Flask, Response, request
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -21,17 +22,38 @@ LARGEST_BODY = 64 * 1024
 HOOKS = "/hooks/ci/"  # what follows is a secret
 SLACK_CLICKS = "/hooks/slack"
 _RETRY_AFTER_S = 5
+_LONGEST_STEP = 100  # of a path in a body, in characters
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class Problem(HTTPException):
     """An error that says what is wrong and what would be right."""
 
-    def __init__(self, status: int, detail: str, *, headers: Mapping[str, str] = _NO_HEADERS) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        errors: Sequence[schemas.Fault] = (),
+    ) -> None:
         super().__init__(detail)
+        self.errors = errors
         self.code = status
         self.detail = detail
         self.headers = headers
+
+
+def faulty(faults: Iterable[schemas.Fault]) -> Problem:
+    """Return the problem that a request has these faults."""
+    errors = list(faults)
+    return Problem(400, "; ".join(fault.detail for fault in errors), errors=errors)
+
+
+def fault_at(path: Iterable[object], detail: str) -> schemas.Fault:
+    """Return a fault of the member of the body that `path` leads to."""
+    steps = (str(part)[:_LONGEST_STEP].replace("~", "~0").replace("/", "~1") for part in path)
+    return schemas.Fault(detail=detail, pointer="#" + "".join(f"/{quote(step)}" for step in steps))
 
 
 def register(app: Flask) -> None:
@@ -48,8 +70,13 @@ def answered(error: HTTPException | DBAPIError | PoolTimeout) -> Response:
 
 def _answer(error: HTTPException) -> Response:
     status = error.code or 500
-    facts = schemas.Problem(title=HTTP_STATUS_CODES.get(status, "Error"), status=status, detail=_detail(error, status))
-    response = Response(facts.model_dump_json(), status, content_type="application/problem+json")
+    facts = schemas.Problem(
+        title=HTTP_STATUS_CODES.get(status, "Error"),
+        status=status,
+        detail=_detail(error, status),
+        errors=list(error.errors) or None if isinstance(error, Problem) else None,
+    )
+    response = Response(facts.model_dump_json(exclude_none=True), status, content_type="application/problem+json")
     if isinstance(error, Problem):
         response.headers.extend(error.headers)
     elif isinstance(error, MethodNotAllowed):

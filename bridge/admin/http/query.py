@@ -13,9 +13,9 @@ from pydantic import BaseModel, PlainValidator, RootModel, TypeAdapter, Validati
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from bridge.admin.http.problems import LARGEST_BODY, Problem
+from bridge.admin.http.problems import LARGEST_BODY, Problem, fault_at, faulty
 from bridge.admin.http.routes import PAGING
-from bridge.admin.schemas import RequestMoment, RequestText
+from bridge.admin.schemas import Fault, RequestMoment, RequestText
 from bridge.admin.schemas.stats import Span
 from bridge.decide.text.values import listing, shown, suggest
 from bridge.pipeline.operations import What
@@ -110,19 +110,23 @@ def parameters(request: Request, known: Sequence[str], *, states: Sequence[str] 
         raise Problem(400, f"there are {len(request.args)} parameters; at most {_MOST_PARAMETERS} are read")
     for name, given in request.args.lists():
         value = given[0][:100]
+
+        def note(text: str, name: str = name[:100]) -> None:
+            faults.append(Fault(detail=text, parameter=name))
+
         if name not in known:
-            faults.append(f'unknown parameter "{name[:100]}"{suggest(name[:100], known)}; there are: {listing(known)}')
+            note(f'unknown parameter "{name[:100]}"{suggest(name[:100], known)}; there are: {listing(known)}')
         elif len(given) > 1:
-            faults.append(f"{name}: given {len(given)} times; give it once")
+            note(f"{name}: given {len(given)} times; give it once")
         elif name == "state" and states and given[0] not in states:
-            faults.append(f'state: there is no "{value}"{suggest(value, states)}; use {listing(states)}')
+            note(f'state: there is no "{value}"{suggest(value, states)}; use {listing(states)}')
         else:
             try:
                 values[name] = PARAMETERS[name].type.validate_python(given[0])
             except ValidationError as error:
-                faults.append(f"{name}: {_message(error.errors()[0])}")
+                note(f"{name}: {_message(error.errors()[0])}")
     if faults:
-        raise Problem(400, "; ".join(faults))
+        raise faulty(faults)
     return values
 
 
@@ -148,7 +152,8 @@ def json_of(request: Request, model: type[_Model], largest: int = LARGEST_BODY) 
     try:
         return model.model_validate_json(given, strict=True)
     except ValidationError as error:
-        raise Problem(400, "; ".join(_fault(fault, model) for fault in error.errors()[:_MOST_FAULTS])) from error
+        faults = error.errors()[:_MOST_FAULTS]
+        raise faulty(fault_at(fault["loc"], _fault(fault, model)) for fault in faults) from error
 
 
 class _Object(RootModel[dict[str, Any]]):

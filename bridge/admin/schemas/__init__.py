@@ -75,6 +75,16 @@ class Request(BaseModel):
 # --- what belongs to no resource ------------------------------------------------------------------------------------
 
 
+class Fault(BaseModel):
+    """One thing that is wrong with a request: with a parameter of the query, or with its body."""
+
+    detail: str
+    parameter: str | None = Field(default=None, description="its name")
+    pointer: str | None = Field(
+        default=None, description="to the member of the body (RFC 6901, as a fragment); #: the body as a whole"
+    )
+
+
 class Problem(BaseModel):
     """RFC 9457."""
 
@@ -82,6 +92,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = Field(description="what is wrong, and what would be right")
+    errors: list[Fault] | None = Field(default=None, description="each fault of the parameters or the body")
 
 
 class Alive(BaseModel):

@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,10 +30,37 @@ def test_every_error_is_a_problem_of_one_shape(world: World, method: str, path: 
     answer = world.client().open(path, method=method)
     assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
     facts = answer.get_json(force=True)
-    assert list(facts) == ["type", "title", "status", "detail"]
+    assert list(facts) == ["type", "title", "status", "detail", *(["errors"] if "?" in path else [])]
     assert facts["status"] == status
     assert facts["detail"]
     assert "Traceback" not in answer.text
+
+
+def errors(answer: Any) -> Any:
+    facts = answer.get_json(force=True)
+    assert facts["detail"] == "; ".join(error["detail"] for error in facts["errors"])
+    return [{name: value for name, value in error.items() if name != "detail"} for error in facts["errors"]]
+
+
+def test_each_wrong_parameter_is_an_error_of_its_own(world: World) -> None:
+    answer = world.client().get("/api/v1/jobs?limit=x&stat=x&since=1&since=2")
+    assert errors(answer) == [{"parameter": "limit"}, {"parameter": "stat"}, {"parameter": "since"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "pointers"),
+    [
+        ("deliveries/redrive", {"job": 1, "a~/ü": 2}, ["#/job", "#/a~0~1%C3%BC"]),
+        ("deliveries/redrive", [], ["#"]),
+        ("silences", {"reason": 1, "everything": True}, ["#/reason"]),
+        ("silences", {"reason": "it is quiet", "everything": True, "match": {}, "minutes": 5, "odd": 1}, ["#"]),
+        ("rules/explain", {"job": {"tag": "Transcode", "to": "Failed", "age": "soon"}}, ["#/job"]),
+    ],
+)
+def test_each_wrong_member_of_a_body_is_pointed_at(world: World, path: str, body: Any, pointers: list[str]) -> None:
+    answer = world.client().post(f"/api/v1/{path}", json=body)
+    assert answer.status_code == 400
+    assert [error["pointer"] for error in errors(answer)][: len(pointers)] == pointers
 
 
 def test_a_method_that_is_not_possible_says_which_are(world: World) -> None:
