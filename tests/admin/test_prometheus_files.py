@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.support.admin_world import ENVIRON, NOON, RULES, World, a_failed_job,
 
 DOCS = Path(__file__).parents[2] / "docs"
 ALERTS, DASHBOARD = DOCS / "prometheus-alerts.yml", DOCS / "grafana-dashboard.json"
+RUNBOOK = DOCS / "runbook.md"
 TESTS_OF_ALERTS = Path(__file__).parent / "prometheus-alerts.test.yml"
 MISSING = "promtool is missing: install Debian's package prometheus"
 
@@ -117,8 +120,8 @@ def test_an_alert_asks_for_what_there_is_and_says_what_to_do(alert: dict[str, An
         _find(command.split())
 
 
-def _find(words: list[str]) -> None:
-    """Fail unless there is such a command."""
+def _find(words: list[str]) -> click.Command:
+    """Return the command; fail unless there is such a one."""
     command: click.Command = main
     for word in words:
         if isinstance(command, click.Group):
@@ -126,6 +129,46 @@ def _find(words: list[str]) -> None:
             assert found is not None, f"there is no command {' '.join(words)}"
             command = found
     assert not isinstance(command, click.Group)
+    return command
+
+
+# --- the runbook --------------------------------------------------------------------------------------------
+
+
+def sections() -> dict[str, str]:
+    """Return the sections of the runbook by their headings."""
+    parts = re.split(r"^## (.*)$", RUNBOOK.read_text(), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_alert_links_to_its_section_of_the_runbook_which_has_no_other() -> None:
+    assert {alert["annotations"]["runbook_url"].partition("#")[2] for alert in alerts()} == set(
+        map(str.lower, sections())
+    )
+    for alert in alerts():
+        assert alert["annotations"]["runbook_url"] == f"docs/{RUNBOOK.name}#{alert['alert'].lower()}"
+
+
+@pytest.mark.parametrize("alert", sections())
+def test_a_section_says_what_it_means_how_to_see_it_and_what_to_do(alert: str) -> None:
+    text = sections()[alert]
+    assert re.findall(r"^\*\*(\w+)\.\*\*", text, re.MULTILINE) == ["Means", "See", "Do"]
+    assert "ci-bridge " in text
+
+
+def test_every_command_of_the_runbook_is_there_with_its_options() -> None:
+    commands = re.findall(r"(?:^|`)ci-bridge ([a-z][^`#\n]*)", RUNBOOK.read_text(), re.MULTILINE)
+    assert len(commands) > 30
+    for line in commands:
+        words = shlex.split(line)
+        names = list(takewhile(re.compile("[a-z]+").fullmatch, words))
+        with _find(names).make_context(" ".join(names), words[len(names) :]):
+            pass
+
+
+def test_every_metric_of_the_runbook_is_there(scraped: str) -> None:
+    named = asked_in(RUNBOOK.read_text())
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in names_of(scraped)} >= named
 
 
 # --- the dashboard ------------------------------------------------------------------------------------------
