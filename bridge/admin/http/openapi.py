@@ -33,8 +33,8 @@ Every endpoint except health needs a token, this description too: `Authorization
 allows reading, BRIDGE_ADMIN_TOKEN everything. While no admin token is set, only requests from the same machine are
 served, without a token. Below /api/v1 unknown and repeated parameters are refused. The server refuses
 requests that are not valid HTTP, and very long addresses and headers, with a plain-text error."""
-# The version of the API; /healthz has that of the program.
 _LICENSE = License(name="Apache-2.0", identifier="Apache-2.0")
+# The version of the API; /healthz has that of the program.
 _INFO = Info(title="ci-bridge", version="1", description=_SAYS, license=_LICENSE)
 _SERVER = Server(url="/", description="the bridge that answers with this description")
 _TOKENS: dict[str, Any] = {
@@ -74,7 +74,7 @@ _SENT_TO_RECEIVERS = (
 )
 _RECEIVERS_SAY = {
     "2XX": "received: the delivery is sent",
-    "410": "nothing more is wanted: the delivery is dead, and the notifier paused",
+    "410": "nothing more is wanted: the notifier is paused, and this delivery waits until a person resumes it",
     "429": "too many: everything for the notifier waits for Retry-After; so with 503",
     "default": "not received: tried again, until the notifier's retry time is over",
 }
