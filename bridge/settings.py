@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pydantic import (
@@ -116,6 +116,7 @@ class Settings(BaseModel):
     rules_toml: str | None = Field(None, alias="BRIDGE_RULES_TOML", repr=False)  # may have a secret url
     admin_token: SecretStr | None = Field(None, alias="BRIDGE_ADMIN_TOKEN")
     read_token: SecretStr | None = Field(None, alias="BRIDGE_READ_TOKEN")
+    tokens: SecretStr | None = Field(None, alias="BRIDGE_TOKENS")
     callback_token: SecretStr | None = Field(None, alias="BRIDGE_CALLBACK_TOKEN")
     public_url: str | None = Field(None, alias="BRIDGE_PUBLIC_URL")
     ci_endpoint: str | None = Field(None, alias="BRIDGE_CI_ENDPOINT")
@@ -156,6 +157,14 @@ class Settings(BaseModel):
     @classmethod
     def _base(cls, value: str | None) -> str | None:
         return value and _base_url(value)
+
+    @field_validator("tokens")
+    @classmethod
+    def _named(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        others = [token.get_secret_value() for name in ("admin_token", "read_token") if (token := info.data.get(name))]
+        if faults := list(_faults(_named_tokens(value), others)) if value else []:
+            raise ValueError(f"{'; '.join(faults)}; write NAME:ROLE:TOKEN, with commas between several")
+        return value
 
     @field_validator("callback_token")
     @classmethod
@@ -223,6 +232,14 @@ class Settings(BaseModel):
         )
 
     @property
+    def named_tokens(self) -> tuple[NamedToken, ...]:
+        return _named_tokens(self.tokens)
+
+    @property
+    def has_admin_token(self) -> bool:
+        return self.admin_token is not None or any(token.role == "admin" for token in self.named_tokens)
+
+    @property
     def callback_tokens(self) -> tuple[str, ...]:
         """The tokens of which each lets callbacks of CI in: two while they are rotated."""
         return _tokens(self.callback_token)
@@ -233,7 +250,54 @@ class Settings(BaseModel):
         tokens = (self.secret_key, self.security_token, self.admin_token, self.read_token)
         urls = filter(None, (self.database_url, self.egress_proxy, self.http_proxy, self.https_proxy))
         passwords = (password for url in urls for password in _passwords(url))
-        return (*(token.get_secret_value() for token in tokens if token), *self.callback_tokens, *passwords)
+        named = (token.token for token in self.named_tokens)
+        return (*(token.get_secret_value() for token in tokens if token), *named, *self.callback_tokens, *passwords)
+
+
+class NamedToken(NamedTuple):
+    """One of BRIDGE_TOKENS."""
+
+    name: str
+    role: str
+    token: str
+
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}")
+_RESERVED = ("admin", "read", "api", "dashboard")  # who acts with the other tokens, in the record and in sessions
+_MOST_TOKENS = 200
+
+
+def _named_tokens(value: SecretStr | None) -> tuple[NamedToken, ...]:
+    """Return the tokens as written: what is left out is ""."""
+    entries = [entry for entry in value.get_secret_value().split(",") if entry.strip()] if value else []
+    parts = ([part.strip() for part in entry.split(":", 2)] for entry in entries)
+    return tuple(NamedToken(*part, *[""] * (3 - len(part))) for part in parts)
+
+
+def _faults(tokens: Sequence[NamedToken], others: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with tokens, without a text that may be one; `others` are those of other variables."""
+    if not tokens:
+        yield "it has no token, but commas alone"
+    if len(tokens) > _MOST_TOKENS:
+        yield f"it has {len(tokens)} tokens; at most {_MOST_TOKENS} are read"
+        return
+    names, given = [token.name for token in tokens], [token.token for token in tokens]
+    for place, (name, role, token) in enumerate(tokens):
+        if not token:
+            yield f"token {place + 1} is empty, or has no name or role"
+            continue
+        is_name = _NAME.fullmatch(name)
+        which = f'the token "{name}"' if is_name else f"token {place + 1}"  # what is no name is not shown
+        if not is_name:
+            yield f"{which} has no name of 1 to 40 letters, digits and . _ -"
+        elif name in _RESERVED:
+            yield f"{which} needs another name: {', '.join(_RESERVED)} are those of other tokens"
+        elif name in names[:place]:
+            yield f"{which} has the name of an earlier one"
+        if role not in ("admin", "read"):
+            yield f"{which} has a role that is neither admin nor read"
+        if token in given[:place] or token in others:
+            yield f"{which} is the same as another token"
 
 
 def _tokens(value: SecretStr | None) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ RIGHT = {
     "BRIDGE_RULES": "mine.toml",
     "BRIDGE_ADMIN_TOKEN": "admin",
     "BRIDGE_READ_TOKEN": "reader",
+    "BRIDGE_TOKENS": "ops:admin:t1, desk:read:t2",
     "BRIDGE_CALLBACK_TOKEN": "callback",
     "BRIDGE_PUBLIC_URL": "https://bridge.example.com",
     "BRIDGE_CI_ENDPOINT": "http://127.0.0.1:9",
@@ -63,6 +64,46 @@ def test_a_token_for_callbacks_that_cannot_be_part_of_an_address_is_refused(writ
     with pytest.raises(SettingsRefused, match=why) as refused:
         read({"BRIDGE_CALLBACK_TOKEN": written})
     assert len(written) == 1 or written not in str(refused.value)
+
+
+def test_named_tokens_have_a_role_and_are_secret() -> None:
+    settings = read({"BRIDGE_TOKENS": " ops:admin:se:cret , desk : read : two, "})
+    assert settings.named_tokens == (("ops", "admin", "se:cret"), ("desk", "read", "two"))
+    assert {"se:cret", "two"} <= set(settings.secrets)
+    assert "se:cret" not in repr(settings)
+    assert settings.has_admin_token
+    assert not read({"BRIDGE_TOKENS": "desk:read:two", "BRIDGE_READ_TOKEN": "r"}).has_admin_token
+
+
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("hushhush", "token 1 is empty, or has no"), ("ops:hushhush", "token 1 is empty, or has no"),
+        ("ops:admin:", "token 1 is empty"),
+        (":admin:hushhush", "token 1 has no name"), ("o ps:admin:hushhush", "token 1 has no name"),
+        ("x" * 41 + ":admin:hushhush", "token 1 has no name"),
+        ("ops:root:hushhush", 'the token "ops" has a role that is neither'),
+        ("admin:admin:hushhush", 'the token "admin" needs another name'), ("api:read:hushhush", "needs another name"),
+        ("ops:admin:hushhush,ops:read:b", '"ops" has the name of an earlier one'),
+        ("ops:admin:hushhush,desk:read:hushhush", '"desk" is the same as another token'),
+        ("ops:admin:taken", '"ops" is the same as another token'), (",", "commas alone"),
+        (",".join(f"t{n}:read:hushhush{n}" for n in range(201)), "it has 201 tokens"),
+    ],
+)  # fmt: skip
+def test_named_tokens_that_are_wrong_are_refused_without_being_shown(written: str, why: str) -> None:
+    with pytest.raises(SettingsRefused, match=why) as refused:
+        read({"BRIDGE_TOKENS": written, "BRIDGE_ADMIN_TOKEN": "taken"})
+    assert str(refused.value).startswith("BRIDGE_TOKENS: ")
+    assert "hush" not in str(refused.value)
+
+
+def test_all_faults_of_named_tokens_are_said_at_once() -> None:
+    with pytest.raises(SettingsRefused) as refused:
+        read({"BRIDGE_TOKENS": "ops:root:a1,desk:read:"})
+    assert str(refused.value) == (
+        'BRIDGE_TOKENS: the token "ops" has a role that is neither admin nor read; token 2 is empty, or has no '
+        "name or role; write NAME:ROLE:TOKEN, with commas between several"
+    )
 
 
 @pytest.mark.parametrize("nothing", NOTHING)

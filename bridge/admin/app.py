@@ -57,12 +57,13 @@ def create_app(
     egress: Callable[[], AbstractContextManager[Egress]],
     rules_fault: Callable[[], str | None] = lambda: None,
     rules_note: Callable[[], str | None] = lambda: None,
+    tokens: Sequence[tuple[str, str, str]] = (),
     callback_tokens: Sequence[str] = (),
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Flask:
     """Return the WSGI application. It starts nothing: no thread, no worker.
 
-    `egress` opens what a click in Slack is answered with.
+    `tokens` are those of BRIDGE_TOKENS: name, role, token. `egress` opens what a click in Slack is answered with.
     """
     parts = Parts(
         db=db, book=book, rules_fault=rules_fault, rules_note=rules_note, clock=clock, nonce=nonce, version=version,
@@ -79,7 +80,7 @@ def create_app(
     for route in routes:
         app.add_url_rule(route.path, route.name, route.view, methods=[route.method])
     public = frozenset(route.name for route in routes if route.public)
-    keys, failures = auth.Keys.of(admin_token, read_token), Failures(monotonic)
+    keys, failures = auth.Keys.of(admin_token, read_token, tokens), Failures(monotonic)
     dashboard = Dashboard(parts, keys, failures)
     _guard(app, public, keys, failures, dashboard)
     _revalidate(app, frozenset(route.name for route in routes if route.revalidated))
@@ -122,14 +123,14 @@ def _guard(app: Flask, public: frozenset[str], keys: auth.Keys, failures: Failur
     @app.before_request
     def enter() -> ResponseReturnValue | None:
         if request.endpoint in public:
-            if scope := auth.known(request, keys, failures):
-                g.scope = scope
+            if key := auth.known(request, keys, failures):
+                auth.admit(key)
             return None
         if request.blueprint == "pages":  # they check it themselves
             return None
         if request.endpoint is None and is_by_browser(request):
             return dashboard.nothing_there()
-        g.scope = auth.enter(request, keys, failures)
+        auth.admit(auth.enter(request, keys, failures), auth.claim(request))
         if "\0" in request.path:  # PostgreSQL has no NUL in a text
             raise NotFound
         if re.fullmatch(_GONE, request.path):

@@ -1,4 +1,4 @@
-"""Authentication: two bearer tokens, or, while no admin token is set, this machine alone."""
+"""Authentication: bearer tokens, each with a role, or, while no admin token is set, this machine alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from ipaddress import IPv6Address, ip_address
 from math import ceil
 from typing import Self
 
-from flask import Request
+from flask import Request, g
 
 from bridge.admin.auth_throttle import Failures, counted
 from bridge.admin.http.problems import Problem
+from bridge.decide.rulesfile.silences import read_author
+from bridge.record.actions import Author
 
+ACTOR = "X-Actor"  # a header with the name of who acts, in UTF-8
+NONE_OF_OURS = "none of BRIDGE_ADMIN_TOKEN, BRIDGE_READ_TOKEN and BRIDGE_TOKENS"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _LOCAL_HOST = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _FORWARDING = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"})
@@ -28,38 +32,92 @@ class Scope(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
-    """The tokens as digests: comparing those takes the same time for a token of any length."""
+class Key:
+    """A token as a digest: comparing that takes the same time for a token of any length.
 
-    admin: bytes | None = field(repr=False)
-    read: bytes | None = field(repr=False)
+    `is_named`: it is one of BRIDGE_TOKENS, so its name says who acts.
+    """
+
+    name: str
+    scope: Scope
+    digest: bytes = field(repr=False)
+    is_named: bool = False
+
+
+LOCAL = Key("", Scope.ADMIN, b"")  # of this machine, where no admin token is set
+_ROLES = {"admin": Scope.ADMIN, "read": Scope.READ}
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The tokens."""
+
+    all: tuple[Key, ...]
 
     @classmethod
-    def of(cls, admin_token: str | None, read_token: str | None) -> Self:
-        return cls(*(_digest(token.encode()) if token else None for token in (admin_token, read_token)))
+    def of(cls, admin_token: str | None, read_token: str | None, named: Iterable[tuple[str, str, str]] = ()) -> Self:
+        """`named` are those of BRIDGE_TOKENS: name, role, token."""
+        unnamed = ((role, role, token) for role, token in (("admin", admin_token), ("read", read_token)) if token)
+        return cls(
+            (
+                *(Key(name, _ROLES[role], _digest(token.encode())) for name, role, token in unnamed),
+                *(Key(name, _ROLES[role], _digest(token.encode()), is_named=True) for name, role, token in named),
+            )
+        )
 
-    def scope(self, given: bytes) -> Scope | None:
-        # Both are always compared, so that the time taken reveals nothing.
+    @property
+    def has_admin(self) -> bool:
+        return any(key.scope == Scope.ADMIN for key in self.all)
+
+    def find(self, given: bytes) -> Key | None:
+        # All are always compared, so that the time taken reveals nothing.
         digest = _digest(given)
-        admin, read = (key is not None and hmac.compare_digest(digest, key) for key in (self.admin, self.read))
-        return Scope.ADMIN if admin else Scope.READ if read else None
+        found = [key for key in self.all if hmac.compare_digest(digest, key.digest)]
+        return found[0] if found else None
+
+    def named(self, name: object) -> Key | None:
+        return next((key for key in self.all if key.name == name), None)
 
 
 def _digest(token: bytes) -> bytes:
     return hashlib.sha256(token).digest()
 
 
-def enter(request: Request, keys: Keys, failures: Failures) -> Scope:
-    """Return the scope of a request. Raises Problem 401, 403 or 429."""
-    return _with_token(request, keys, failures) if keys.admin else from_here(request)
+def enter(request: Request, keys: Keys, failures: Failures) -> Key:
+    """Return the key of a request. Raises Problem 401, 403 or 429."""
+    return _with_token(request, keys, failures) if keys.has_admin else from_here(request)
 
 
-def known(request: Request, keys: Keys, failures: Failures) -> Scope | None:
-    """Return the scope of a request to a public endpoint; None: no token, or a wrong one."""
+def known(request: Request, keys: Keys, failures: Failures) -> Key | None:
+    """Return the key of a request to a public endpoint; None: no token, or a wrong one."""
     try:
         return enter(request, keys, failures)
     except Problem:
         return None
+
+
+def admit(key: Key, claimed: str | None = None) -> None:
+    """Store for the rest of the request whose it is: its key, and the name that was given with it."""
+    g.key, g.scope, g.claimed = key, key.scope, claimed
+
+
+def author(usual: str, claimed: str | None = None) -> Author:
+    """Return who acts in this request: its token, if that is named, or else `usual`; and the name that was given."""
+    key: Key = g.key
+    return Author(key.name if key.is_named else usual, claimed or g.claimed, is_token=key.is_named)
+
+
+def claim(request: Request) -> str | None:
+    """Return who acts, as the request says in X-Actor. Raises Problem 400."""
+    given = request.headers.get(ACTOR)
+    if given is None:
+        return None
+    try:
+        return read_author(given.encode("latin-1").decode())
+    except UnicodeError:
+        raise Problem(400, f"{ACTOR}: it is not UTF-8") from None
+    except ValueError as error:
+        raise Problem(400, f"{ACTOR}: {error}") from None
 
 
 def require(scope: Scope, request: Request) -> None:
@@ -67,7 +125,7 @@ def require(scope: Scope, request: Request) -> None:
     if scope < Scope.ADMIN and request.method not in SAFE_METHODS:
         raise Problem(
             403,
-            f"the read token may not {request.method}: send the one of BRIDGE_ADMIN_TOKEN",
+            f"a read token may not {request.method}: send that of BRIDGE_ADMIN_TOKEN or an admin's of BRIDGE_TOKENS",
             headers={"WWW-Authenticate": 'Bearer realm="ci-bridge", error="insufficient_scope"'},
         )
 
@@ -75,10 +133,12 @@ def require(scope: Scope, request: Request) -> None:
 def require_admin(scope: Scope) -> None:
     """Raise Problem 403 unless this is the scope of the admin token: for what only admins may read."""
     if scope < Scope.ADMIN:
-        raise Problem(403, "the read token may not read this: send the one of BRIDGE_ADMIN_TOKEN")
+        raise Problem(
+            403, "a read token may not read this: send that of BRIDGE_ADMIN_TOKEN or an admin's of BRIDGE_TOKENS"
+        )
 
 
-def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
+def _with_token(request: Request, keys: Keys, failures: Failures) -> Key:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     # Not all white space: in WSGI's Latin-1, 0x85 and 0xA0 may be the last bytes of UTF-8 letters.
     given = token.strip(" \t")
@@ -87,11 +147,11 @@ def _with_token(request: Request, keys: Keys, failures: Failures) -> Scope:
     sources = counted(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
     if wait_s := failures.wait_s(sources):
         raise _too_many(ceil(wait_s))
-    scope = keys.scope(given.encode("latin-1", "replace"))
-    if scope is None:
+    key = keys.find(given.encode("latin-1", "replace"))
+    if key is None:
         failures.add(sources)
-        raise _unknown("this token is neither that of BRIDGE_ADMIN_TOKEN nor of BRIDGE_READ_TOKEN", "invalid_token")
-    return scope
+        raise _unknown(f"this token is {NONE_OF_OURS}", "invalid_token")
+    return key
 
 
 def _too_many(seconds: int) -> Problem:
@@ -107,10 +167,10 @@ def _unknown(detail: str, error: str) -> Problem:
     return Problem(401, detail, headers={"WWW-Authenticate": challenge})
 
 
-def from_here(request: Request) -> Scope:
+def from_here(request: Request) -> Key:
     if why := why_not_local(request):
         raise Problem(403, f"no BRIDGE_ADMIN_TOKEN is set, so only this machine may ask, and {why}: set it to a secret")
-    return Scope.ADMIN
+    return LOCAL
 
 
 def why_not_local(request: Request) -> str | None:

@@ -14,10 +14,9 @@ from bridge.decide.rules.rulebook import Rulebook, Ruleset
 from bridge.decide.rulesfile.rulesets import ruleset_from_text
 from bridge.pipeline.operations import Operations
 from bridge.record import rulesets
+from bridge.record.actions import Author
 from bridge.record.database import Database
 from bridge.record.polling import queues
-
-BY_API = "api"  # the author of what the API is asked for, unless the request names one
 
 
 class Loaded:
@@ -46,7 +45,7 @@ class Parts:
     rules_note: Callable[[], str | None] = lambda: None  # what else is to be known about it
     loaded: Loaded = field(default_factory=Loaded, repr=False)
 
-    def operations(self, who: str = BY_API) -> Operations:
+    def operations(self, who: Author) -> Operations:
         """Return what can be done manually, now, in the name of `who`."""
         return Operations(db=self.db, who=who, now=self.clock(), nonce=self.nonce())
 

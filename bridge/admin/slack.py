@@ -22,6 +22,7 @@ from bridge.admin.http.routes import Endpoints, Route
 from bridge.admin.parts import Parts
 from bridge.notifiers import SlackNotifier
 from bridge.pipeline.clicks import Refused, act, button_of
+from bridge.record.actions import Author
 from bridge.record.database import TROUBLES, trouble
 from bridge.send.http_types import Failure, Request
 from bridge.send.integration import Egress
@@ -135,7 +136,7 @@ class Clicks:
         """Return what is to be posted to where the click came from."""
         try:
             button = button_of(click, known)
-            answer = act(click, button, self._parts.operations(str(click.person)), self._parts.book())
+            answer = act(click, button, self._parts.operations(Author(str(click.person))), self._parts.book())
         except Refused as refusal:
             facts = {"user": click.person.id, "action": click.action_id[:100], "why": str(refusal)}
             logger.warning("a click in slack was refused", extra=facts)

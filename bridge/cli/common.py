@@ -26,6 +26,7 @@ from bridge.display import DETAIL, columns, fit, one_line, visible, visible_json
 from bridge.env_file import EnvFileRefused
 from bridge.environment import lookup
 from bridge.pipeline.operations import OperationRefused, Operations
+from bridge.record.actions import Author
 from bridge.record.database import TROUBLES, Database, SchemaOld, SharedClock, trouble
 from bridge.settings import Settings, SettingsRefused
 from bridge.wiring import parts
@@ -252,4 +253,4 @@ def author(by: str | None, does: str) -> str:
 
 def operations(db: Database, who: str | None = None) -> Operations:
     """Return the manual operations, done now in the name of `who`, by default the user who is logged in."""
-    return Operations(db=db, who=who or login() or "command line", now=now_of(db), nonce=secrets.token_hex(8))
+    return Operations(db=db, who=Author(who or login() or "command line"), now=now_of(db), nonce=secrets.token_hex(8))

@@ -108,11 +108,12 @@ def _checks() -> Iterator[Check]:
         for place in places.values():
             yield _queues(ci, place)
     yield from notifier_checks(settings, rules.book)
-    if settings.admin_token is None:
+    if not settings.has_admin_token:
         advice = "set it if a proxy or router is in front"
         yield Check("admin", None, f"BRIDGE_ADMIN_TOKEN is not set, so the API answers this machine only: {advice}")
     else:
-        yield Check("admin", True, "token set")
+        named = [f"{token.name} ({token.role})" for token in settings.named_tokens]
+        yield Check("admin", True, "token set" + (f"; named tokens: {', '.join(named)}" if named else ""))
 
 
 def _guarded(name: str, check: Callable[..., Iterator[Check]], *args: Any) -> Iterator[Check]:

@@ -36,7 +36,7 @@ from bridge.model import Blindness, Incident, Reason, Silence, Transition
 from bridge.pipeline.incidents import show
 from bridge.pipeline.route import with_queue_names
 from bridge.record import actions, incidents, public_url, rulesets
-from bridge.record.actions import Action
+from bridge.record.actions import Action, Author
 from bridge.record.database import Database, ms
 from bridge.record.outbox import batches, entries, silences
 from bridge.record.outbox.batches import Batch
@@ -90,13 +90,13 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operations:
-    """The operations of one person (`who`) at one time. `nonce` is random: new ids are made from it.
+    """The operations of one author (`who`) at one time. `nonce` is random: new ids are made from it.
 
     Every method may raise OperationRefused; then it has done nothing.
     """
 
     db: Database
-    who: str
+    who: Author
     now: datetime
     nonce: str
 
@@ -150,7 +150,7 @@ class Operations:
             self._let_others_write()
         with self.db.read() as tx:
             batch = batches.progress(tx, id_, now=self.now) or Batch(id=id_)
-        logger.info("discarded", extra={"batch": id_, "deliveries": batch.discarded, "author": self.who})
+        logger.info("discarded", extra={"batch": id_, "deliveries": batch.discarded, "author": str(self.who)})
         return batch
 
     def _note(self, reason: str) -> str:
@@ -195,7 +195,7 @@ class Operations:
                 if start == 0:
                     self._record(tx, "redrive_batch", id_, after=wanted)
             self._let_others_write()
-        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": self.who})
+        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": str(self.who)})
         with self.db.read() as tx:
             return batches.progress(tx, id_, now=self.now) or Batch(id=id_)
 
@@ -215,7 +215,7 @@ class Operations:
                 raise Conflict("there is nothing to resend: all of it was resent already, or pruned")
             self._record(tx, "redrive_batch", id_, after={"digest": digest, "deliveries": resent})
             made = batches.progress(tx, id_, now=self.now)
-        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": self.who})
+        logger.info("resent", extra={"batch": id_, "deliveries": resent, "author": str(self.who)})
         return made or Batch(id=id_)
 
     def cancel_batch(self, batch: str, *, at_once: int = AT_ONCE) -> tuple[Batch, int]:
@@ -233,7 +233,7 @@ class Operations:
             left = batches.progress(tx, batch, now=self.now)
         if left is None:
             raise NotFound(f'there is no batch "{batch[:100]}"')
-        logger.info("batch cancelled", extra={"batch": batch, "deliveries": cancelled, "author": self.who})
+        logger.info("batch cancelled", extra={"batch": batch, "deliveries": cancelled, "author": str(self.who)})
         return left, cancelled
 
     def _let_others_write(self) -> None:
@@ -249,7 +249,7 @@ class Operations:
             transition = _chosen(snapshots.transitions_of(tx, job_id), job_id, bucket, sequence)
             notifier = _picked(book, notifier, transition)
             links, named = public_url.links(tx), with_queue_names(tx, book, [transition])
-            delivery, fault = manual_delivery(transition, named, book.notifiers[notifier], self.who, links=links)
+            delivery, fault = manual_delivery(transition, named, book.notifiers[notifier], str(self.who), links=links)
             if stored := entries.stored_id(tx, delivery.message):  # by an older version, which made other ids
                 message = replace(delivery.message, id=stored)
                 delivery = replace(delivery, message=message, id=delivery_id(stored, notifier))
@@ -263,7 +263,7 @@ class Operations:
             waits = _why_it_waits(tx, notifier, self.now)
         if fault:
             logger.warning("template fell back to the default text", extra={"notifier": notifier, "fault": fault})
-        logger.info("notified manually", extra={"delivery": delivery.id, "author": self.who})
+        logger.info("notified manually", extra={"delivery": delivery.id, "author": str(self.who)})
         return Accepted(delivery=delivery.id, waits=waits)
 
     # --- notifiers ------------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ class Operations:
     def silence_rule(self, book: Rulebook, rule: str, *, lasts: timedelta, reason: str, key: str) -> Silence:
         """Hold what a rule sends, unless a silence holds just that; of what is asked under one key, one at a time."""
         _require("rule", rule, [one.name for one in book.rules])
-        asked = {"rule": rule, "ends_at": iso(self.now + lasts), "author": self.who, "reason": reason}
+        asked = {"rule": rule, "ends_at": iso(self.now + lasts), "author": str(self.who), "reason": reason}
         request = read_silence(asked, now=self.now)
         with self.db.write() as tx:
             standing = [
@@ -411,7 +411,7 @@ class Operations:
             before = silences.get(tx, id_)
             if before is None:
                 raise NotFound(f'there is no silence "{id_[:100]}"')
-            is_done = silences.end(tx, id_, by=self.who, now=self.now)
+            is_done = silences.end(tx, id_, by=str(self.who), now=self.now)
             ended = silences.get(tx, id_) or before
             if not is_done:
                 raise Conflict(f"silence {id_} has been over since {iso(ended.ends_at)}")
@@ -432,13 +432,13 @@ class Operations:
                 raise NotFound(f'there is no incident "{id_[:100]}"')
             if before.state == "watched" and not _is_group(before, book):
                 raise Conflict(f"incident {id_} has not opened yet; only a group can be acknowledged before")
-            if not incidents.acknowledge(tx, id_, self.who, now=self.now):
+            if not incidents.acknowledge(tx, id_, str(self.who), now=self.now):
                 raise Conflict(_why_not_acknowledged(queried.one(tx, id_) or before))
             if book:
                 show(tx, [before.n], book, self.now)
-            after = {"acknowledged_by": self.who}
+            after = {"acknowledged_by": str(self.who)}
             self._record(tx, "acknowledge_incident", id_, {"acknowledged_by": None}, after)
-        logger.info("incident acknowledged", extra={"incident": id_, "author": self.who})
+        logger.info("incident acknowledged", extra={"incident": id_, "author": str(self.who)})
 
 
 def _checked(text: str) -> str:

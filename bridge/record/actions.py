@@ -25,11 +25,26 @@ class Action:
     after: Facts | None = None
 
 
-def add(tx: Connection, done: Iterable[Action], *, who: str, now: datetime) -> None:
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who does something: a token's name (`is_token`), a user, or the way it is done; and the name that they gave."""
+
+    who: str
+    claimed: str | None = None
+    is_token: bool = False
+
+    def __str__(self) -> str:
+        if self.claimed and self.is_token:
+            return f"{self.claimed} (token {self.who})"
+        return self.claimed or self.who
+
+
+def add(tx: Connection, done: Iterable[Action], *, who: Author, now: datetime) -> None:
     rows = [
         {
             "at": ms(now),
-            "who": storable(who),
+            "who": storable(who.who),
+            "claimed": who.claimed and storable(who.claimed),
             "what": action.what,
             "subject": action.subject,
             "before": None if action.before is None else storable(dump(action.before)),

@@ -52,6 +52,7 @@ def web_app(settings: Settings, rules: Rules, db: Database, *, alone: bool = Fal
         rules_note=lambda: rules.note,
         admin_token=token(settings.admin_token),
         read_token=token(settings.read_token),
+        tokens=settings.named_tokens,
         clock=clock,
         version=__version__,
         nonce=lambda: randomness.token_hex(8),
@@ -104,7 +105,7 @@ def keep_time(app: Flask, clock: SharedClock) -> None:
 
 def warn_of_open_door(settings: Settings, hosts: Iterable[str], *, routed: bool) -> None:
     """Warn at start if a proxy may be in front of an API without a token: strangers would look local."""
-    if settings.admin_token is None and (routed or not all(map(_is_loopback, hosts))):
+    if not settings.has_admin_token and (routed or not all(map(_is_loopback, hosts))):
         logger.warning(
             "no BRIDGE_ADMIN_TOKEN is set, so the API answers this machine only; set one if a proxy or router is in "
             "front, as requests that a proxy on this machine forwards may look local"

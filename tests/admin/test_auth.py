@@ -4,10 +4,17 @@ import pytest
 from flask.testing import FlaskClient
 
 from bridge.admin.auth import Keys, Scope
+from bridge.record.schema import actions
 from tests.support.admin_world import ADMIN, READ, World
+from tests.support.records import rows
 
 JOBS = "/api/v1/jobs"
 RESUME = "/api/v1/watches/vod/resume"
+
+
+def scope(keys: Keys, given: bytes) -> Scope | None:
+    key = keys.find(given)
+    return key and key.scope
 
 
 def local(world: World, read: str | None = None) -> FlaskClient:
@@ -58,8 +65,8 @@ def test_the_admin_token_may_both(world: World) -> None:
 
 def test_a_token_that_is_no_ascii_is_compared_as_bytes() -> None:
     keys = Keys.of("пароль", None)
-    assert keys.scope("пароль".encode()) is Scope.ADMIN
-    assert keys.scope(b"password") is None
+    assert scope(keys, "пароль".encode()) is Scope.ADMIN
+    assert scope(keys, b"password") is None
     assert "пароль" not in repr(keys)
 
 
@@ -73,12 +80,12 @@ def test_a_token_that_ends_in_any_letter_opens(world: World, token: str) -> None
 
 def test_what_is_compared_is_of_one_length_whatever_was_sent() -> None:
     keys = Keys.of("a", "b" * 1_000)
-    assert {len(key) for key in (keys.admin, keys.read) if key} == {32}
-    assert (keys.scope(b"a"), keys.scope(b"b" * 1_000), keys.scope(b"b" * 999)) == (Scope.ADMIN, Scope.READ, None)
+    assert {len(key.digest) for key in keys.all} == {32}
+    assert [scope(keys, given) for given in (b"a", b"b" * 1_000, b"b" * 999)] == [Scope.ADMIN, Scope.READ, None]
 
 
 def test_an_empty_token_of_the_environment_opens_nothing() -> None:
-    assert Keys.of("", "").scope(b"") is None
+    assert Keys.of("", "").find(b"") is None
 
 
 def test_with_no_admin_token_this_machine_may_do_everything(world: World) -> None:
@@ -149,3 +156,72 @@ def test_a_page_of_another_site_cannot_use_the_browser_of_this_machine(world: Wo
 def test_a_page_of_this_application_can(world: World) -> None:
     headers = {"Host": "localhost:8000", "Origin": "http://localhost:8000", "Sec-Fetch-Site": "same-origin"}
     assert local(world).post(RESUME, headers=headers).status_code == 202
+
+
+# --- named tokens, and who acts ---------------------------------------------------------------------------------------
+
+
+OPS, DESK = "token-of-ops", "token-of-the-desk"
+NAMED = (("ops", "admin", OPS), ("desk", "read", DESK))
+
+
+def named(world: World, token: str, *, admin: str | None = None, **headers: str) -> FlaskClient:
+    client = world.app(admin=admin, read=None, tokens=NAMED).test_client()
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    client.environ_base |= {f"HTTP_{name}": value for name, value in headers.items()}
+    return client
+
+
+def authors(world: World) -> list[tuple[str, str | None]]:
+    return [(row["who"], row["claimed"]) for row in rows(world.db, actions)]
+
+
+def test_each_named_token_has_its_role_and_an_admin_is_one_that_is_set(world: World) -> None:
+    world.sync()
+    assert named(world, OPS).post(RESUME).status_code == 202
+    assert named(world, DESK).get(JOBS).status_code == 200
+    refused = named(world, DESK).post(RESUME)
+    assert (refused.status_code, "BRIDGE_TOKENS" in refused.get_json()["detail"]) == (403, True)
+    assert named(world, "guessed").get(JOBS).status_code == 401
+    assert world.app(admin=None, read=None, tokens=NAMED).test_client().get(JOBS).status_code == 401
+    assert authors(world) == [("ops", None)]
+
+
+def test_named_tokens_without_an_admin_leave_it_to_this_machine(world: World) -> None:
+    client = world.app(admin=None, read=None, tokens=[("desk", "read", DESK)]).test_client()
+    assert client.get(JOBS).status_code == 200
+    elsewhere = client.get(JOBS, environ_base={"REMOTE_ADDR": "10.0.0.7", "HTTP_AUTHORIZATION": f"Bearer {DESK}"})
+    assert elsewhere.status_code == 403
+
+
+def test_the_name_that_a_request_gives_is_recorded_beside_the_token(either_world: World) -> None:
+    world = either_world
+    world.sync()
+    name = "李雷".encode().decode("latin-1")
+    assert named(world, OPS, X_ACTOR=name).post(RESUME).status_code == 202
+    assert named(world, ADMIN, admin=ADMIN, X_ACTOR="ann").post(RESUME).status_code == 202
+    silence = {"for": "1h", "reason": "x", "everything": True}
+    made = named(world, OPS, X_ACTOR=name).post("/api/v1/silences", json=silence).get_json()["silence"]
+    assert made["author"] == "李雷 (token ops)"
+    other = named(world, OPS).post(
+        "/api/v1/silences", json=silence | {"author": "ben", "to": "Failed"} | {"everything": False}
+    )
+    assert other.get_json()["silence"]["author"] == "ben (token ops)"
+    assert authors(world) == [("ops", "李雷"), ("api", "ann"), ("ops", "李雷"), ("ops", "ben")]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("", "is empty"), (" ", "is empty"), ("x" * 101, "101 characters"), ("\xff\xfe", "not UTF-8"),
+     ("a\u202eb".encode().decode("latin-1"), "invisible character"), ("a\x00b", "invisible character")],
+)  # fmt: skip
+def test_a_name_that_cannot_be_recorded_is_refused_and_nothing_is_done(world: World, given: str, said: str) -> None:
+    answer = named(world, OPS, X_ACTOR=given).post(RESUME)
+    assert answer.status_code == 400
+    assert "X-Actor" in answer.get_json()["detail"]
+    assert said in answer.get_json()["detail"]
+    assert authors(world) == []
+
+
+def test_keys_show_no_token() -> None:
+    assert "token-of" not in repr(Keys.of(None, None, NAMED))

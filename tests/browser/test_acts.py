@@ -25,7 +25,9 @@ def test_all_dead_deliveries_are_resent_as_a_batch(admin: Person, bridge: Bridge
         bridge.await_(lambda job=job: bridge.accepted("/next", job))
         assert [one.id for one in bridge.accepted("/next", job)] == [delivery["id"]]
     admin.looks_again()
-    expect(admin.page.get_by_role("region", name="Progress")).to_contain_text("2 of 2")
+    expect(admin.page.get_by_role("region", name="Progress")).to_contain_text(
+        re.compile(r"\b(\d+) of \1\b")
+    )  # with those of other tests
 
 
 def test_a_silence_is_previewed_added_seen_and_ended(admin: Person, bridge: Bridge) -> None:

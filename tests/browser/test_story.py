@@ -14,7 +14,7 @@ def test_a_job_appears_moves_and_finishes_while_somebody_looks(visit: Visit, bri
     ann = visit()
     ann.complaints.expected |= {401}
     ann.signs_in("not the token")
-    expect(ann.page.get_by_role("alert")).to_contain_text("neither the token of BRIDGE_ADMIN_TOKEN")
+    expect(ann.page.get_by_role("alert")).to_contain_text("none of BRIDGE_ADMIN_TOKEN")
     ann.signs_in(ADMIN)
     expect(ann.page.get_by_role("heading", level=1)).to_be_visible()
     loaded = ann.page.evaluate("performance.timeOrigin")

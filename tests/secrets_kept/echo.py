@@ -169,6 +169,7 @@ def planted_stage(folder: Path, database_url: str) -> Iterator[tuple[Stage, Rece
             "BRIDGE_ALLOW_NETWORKS": "127.0.0.1/32",
             "BRIDGE_ADMIN_TOKEN": SECRETS["admin token"],
             "BRIDGE_READ_TOKEN": SECRETS["read token"],
+            "BRIDGE_TOKENS": f"ops:admin:{SECRETS['named token']}",
             "BRIDGE_CALLBACK_TOKEN": SECRETS["callback token"],
             "TENCENTCLOUD_SECRET_KEY": SECRETS["ci key"],
             "TENCENTCLOUD_SECURITY_TOKEN": SECRETS["ci token"],

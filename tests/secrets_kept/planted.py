@@ -19,7 +19,8 @@ def planted(place: str) -> str:
 
 
 PLACES = (
-    "ci key", "ci token", "admin token", "read token", "callback token", "database password", "proxy password",
+    "ci key", "ci token", "admin token", "read token", "named token", "callback token", "database password",
+    "proxy password",
     "slack token", "slack url", "signing secret", "url path", "url query", "url in rules", "header in rules",
     "new secret", "old secret", "header", "bearer", "basic",
 )  # fmt: skip

@@ -42,6 +42,7 @@ ENVIRON = {
     "TENCENTCLOUD_SECURITY_TOKEN": SECRETS["ci token"],
     "BRIDGE_ADMIN_TOKEN": SECRETS["admin token"],
     "BRIDGE_READ_TOKEN": SECRETS["read token"],
+    "BRIDGE_TOKENS": f"ops:admin:{SECRETS['named token']}",
     "BRIDGE_CALLBACK_TOKEN": SECRETS["callback token"],
     "BRIDGE_RULES_TOML": f'url = "https://h/{SECRETS["url in rules"]}"',
     "BRIDGE_EGRESS_PROXY": f"http://u:{quote(SECRETS['proxy password'], safe='')}@127.0.0.1:1",
@@ -56,7 +57,9 @@ def whole(error: BaseException) -> str:
 def test_settings_show_no_secret_and_the_mask_has_all_of_them() -> None:
     settings = read_settings(ENVIRON)
     assert leaked(f"{settings} {settings!r}") == set()
-    planted = {SECRETS[one] for one in ("ci key", "ci token", "admin token", "read token", "callback token")}
+    planted = {
+        SECRETS[one] for one in ("ci key", "ci token", "admin token", "read token", "callback token", "named token")
+    }
     planted |= {SECRETS[one] for one in ("database password", "slack token", "proxy password")}
     assert planted <= set(settings.secrets)
 
@@ -122,7 +125,7 @@ def test_no_noun_shows_a_secret() -> None:
     policy = Policy(proxy=ENVIRON["BRIDGE_EGRESS_PROXY"], trusted="")
     credentials = Credentials(secret_id="i", secret_key=SECRETS["ci key"], token=SECRETS["ci token"])
     begun = InFlight(a_delivery(), NOON, hook, (SECRETS["proxy password"],))
-    keys = Keys.of(SECRETS["admin token"], SECRETS["read token"])
+    keys = Keys.of(SECRETS["admin token"], SECRETS["read token"], [("desk", "read", SECRETS["named token"])])
     assert leaked(" ".join(map(repr, (hook, slack, book, request, policy, credentials, begun, keys)))) == set()
 
 

@@ -142,7 +142,12 @@ class World:
             queues.save(tx, BUCKET, found, now=self.now)
 
     def app(
-        self, admin: str | None = ADMIN, read: str | None = READ, *, callbacks: Sequence[str] = (CALLBACK,)
+        self,
+        admin: str | None = ADMIN,
+        read: str | None = READ,
+        *,
+        callbacks: Sequence[str] = (CALLBACK,),
+        tokens: Sequence[tuple[str, str, str]] = (),
     ) -> Flask:
         app = create_app(
             db=self.db,
@@ -150,6 +155,7 @@ class World:
             rules_fault=lambda: self.fault,
             admin_token=admin,
             read_token=read,
+            tokens=tokens,
             callback_tokens=callbacks,
             clock=lambda: self.now,
             version="9.9.9",

@@ -22,6 +22,7 @@ from bridge.model import (
     Watch,
 )
 from bridge.pipeline.operations import Operations
+from bridge.record.actions import Author
 from bridge.record.database import Database
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -41,7 +42,7 @@ def a_transition(job: Job | None = None, **facts: Any) -> Transition:
 
 def by_hand(db: Database, *, now: datetime = NOON, who: str = "ann", nonce: str = "1") -> Operations:
     """Return what a person does; a batch of hers has the id `batch_id(nonce)`."""
-    return Operations(db=db, who=who, now=now, nonce=nonce)
+    return Operations(db=db, who=Author(who), now=now, nonce=nonce)
 
 
 def batch_id(nonce: str = "1") -> str:

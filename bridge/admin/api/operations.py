@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,6 @@ from flask.typing import ResponseReturnValue
 from bridge.admin.http import query
 from bridge.admin.http.problems import Problem, fault_at, faulty
 from bridge.admin.http.routes import Endpoints, Route, answer
-from bridge.admin.parts import BY_API
 from bridge.admin.schemas import deliveries
 from bridge.admin.schemas.deliveries import (
     DeliveryAccepted,
@@ -121,12 +121,12 @@ class OperationsApi(Endpoints):
 
     def redrive(self, delivery_id: str) -> ResponseReturnValue:
         query.nothing(request)
-        self.parts.operations().redrive(delivery_id)
+        self.operations().redrive(delivery_id)
         return answer(DeliveryAccepted(delivery=delivery_id), 202, _location(delivery_id))
 
     def discard(self, delivery_id: str) -> ResponseReturnValue:
         asked = query.json_of(request, deliveries.DiscardRequest)
-        self.parts.operations().discard(delivery_id, asked.reason)
+        self.operations().discard(delivery_id, asked.reason)
         return answer(DeliveryAccepted(delivery=delivery_id))
 
     def discard_all(self) -> ResponseReturnValue:
@@ -134,7 +134,7 @@ class OperationsApi(Endpoints):
         if asked.dry_run:
             batch = Batch(id="", dead=self._count(asked.filter))
         else:
-            batch = self.parts.operations().discard_batch(asked.filter, asked.reason)
+            batch = self.operations().discard_batch(asked.filter, asked.reason)
         return answer(_made(batch, asked.dry_run))
 
     def _count(self, which: Filter) -> int:
@@ -144,7 +144,7 @@ class OperationsApi(Endpoints):
     def notify(self, job_id: str) -> ResponseReturnValue:
         asked = query.json_of(request, NotifyRequest)
         return _accepted(
-            self.parts.operations().notify(
+            self.operations().notify(
                 self.parts.book(), job_id=job_id, notifier=asked.notifier, bucket=asked.bucket, sequence=asked.sequence
             )
         )
@@ -155,7 +155,7 @@ class OperationsApi(Endpoints):
             batch = Batch(id="", scheduled=self._count(asked.filter))
         else:
             interval = timedelta(minutes=1) / asked.per_minute
-            batch = self.parts.operations().redrive_batch(asked.filter, interval=interval)
+            batch = self.operations().redrive_batch(asked.filter, interval=interval)
         made = _made(batch, asked.dry_run)
         return answer(made, 202, {"Location": url_for("read_batch", batch_id=made.id)}) if made.id else answer(made)
 
@@ -169,7 +169,7 @@ class OperationsApi(Endpoints):
 
     def cancel(self, batch_id: str) -> ResponseReturnValue:
         query.nothing(request)
-        batch, cancelled = self.parts.operations().cancel_batch(batch_id)
+        batch, cancelled = self.operations().cancel_batch(batch_id)
         return answer(deliveries.BatchCancelled.model_validate(batch.facts() | {"cancelled": cancelled}))
 
     # --- incidents ---------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class OperationsApi(Endpoints):
     def acknowledge(self, incident_id: str) -> ResponseReturnValue:
         query.parameters(request, [])
         asked = query.json_of(request, AcknowledgeRequest) if query.body(request) else AcknowledgeRequest()
-        self.parts.operations(asked.author or BY_API).acknowledge(incident_id, self.parts.book())
+        self.operations(asked.author).acknowledge(incident_id, self.parts.book())
         with self.parts.db.read() as tx:
             found = incident_details(tx, incident_id, self.parts.in_force(tx), now=self.parts.clock(), limit=1)
         if found is None:
@@ -189,32 +189,32 @@ class OperationsApi(Endpoints):
     def test_notifier(self, name: str) -> ResponseReturnValue:
         query.parameters(request, [])
         asked = query.json_of(request, NotifierTestRequest) if query.body(request) else NotifierTestRequest()
-        return _accepted(self.parts.operations().test_notifier(self.parts.book(), name, key=asked.id))
+        return _accepted(self.operations().test_notifier(self.parts.book(), name, key=asked.id))
 
     def pause_notifier(self, name: str) -> ResponseReturnValue:
         query.parameters(request, [])
         asked = query.json_of(request, NotifierPauseRequest)
-        self.parts.operations().pause_notifier(self.parts.book(), name, asked.reason)
+        self.operations().pause_notifier(self.parts.book(), name, asked.reason)
         return answer(NotifierAccepted(notifier=name, paused=True), 202)
 
     def resume_notifier(self, name: str) -> ResponseReturnValue:
         query.nothing(request)
-        self.parts.operations().resume_notifier(name, self.parts.book())
+        self.operations().resume_notifier(name, self.parts.book())
         return answer(NotifierAccepted(notifier=name, paused=False), 202)
 
     def poll_watch(self, name: str) -> ResponseReturnValue:
         query.nothing(request)
-        self.parts.operations().poll_watch(self.parts.book(), name)
+        self.operations().poll_watch(self.parts.book(), name)
         return answer(WatchAccepted(watch=name, paused=False), 202)
 
     def pause_watch(self, name: str) -> ResponseReturnValue:
         query.nothing(request)
-        self.parts.operations().pause_watch(self.parts.book(), name)
+        self.operations().pause_watch(self.parts.book(), name)
         return answer(WatchAccepted(watch=name, paused=True), 202)
 
     def resume_watch(self, name: str) -> ResponseReturnValue:
         query.nothing(request)
-        self.parts.operations().resume_watch(self.parts.book(), name)
+        self.operations().resume_watch(self.parts.book(), name)
         return answer(WatchAccepted(watch=name, paused=False), 202)
 
     # --- silences ----------------------------------------------------------------------------------------------
@@ -222,26 +222,28 @@ class OperationsApi(Endpoints):
     def add_silence(self) -> ResponseReturnValue:
         given, now = query.object_of(request), self.parts.clock()
         try:
-            wanted = read_silence(given, now=now, author=BY_API)
+            wanted = read_silence(given, now=now, author=self.by)
         except FieldFaults as error:
             raise faulty(fault_at(filter(None, [fault.key]), str(fault)) for fault in error.faults) from error
+        operations = self.operations(wanted.author if "author" in given else None)
+        wanted = replace(wanted, author=str(operations.who))
         with self.parts.db.read() as tx:
             facts = foresee(tx, wanted, self.parts.book(), now=now, most=LOOKED_AT_IN_WEB)
-        made = None if wanted.dry_run else self.parts.operations().make_silence(wanted)
+        made = None if wanted.dry_run else operations.make_silence(wanted)
         facts["silence"] = made and silence_facts(made, 0, now=now)
         return answer(SilenceMade.model_validate(facts), 201 if made else 200)
 
     def change_silence(self, silence_id: str) -> ResponseReturnValue:
         given = query.object_of(request)
         try:
-            changed, held = self.parts.operations().change_silence(silence_id, given)
+            changed, held = self.operations().change_silence(silence_id, given)
         except FieldFaults as error:
             raise faulty(fault_at(filter(None, [fault.key]), str(fault)) for fault in error.faults) from error
         return answer(Silence.model_validate(silence_facts(changed, held, now=self.parts.clock())))
 
     def end_silence(self, silence_id: str) -> ResponseReturnValue:
         query.nothing(request)
-        ended, held = self.parts.operations().end_silence(silence_id)
+        ended, held = self.operations().end_silence(silence_id)
         return answer(Silence.model_validate(silence_facts(ended, held, now=self.parts.clock())))
 
 

@@ -30,16 +30,26 @@ _PLACE = re.compile(r"<(?:path:)?(\w+)>")
 _SAYS = """What the bridge knows and does. Later versions may add members to responses.
 
 Every endpoint except health needs a token, this description too: `Authorization: Bearer TOKEN`, BRIDGE_READ_TOKEN
-allows reading, BRIDGE_ADMIN_TOKEN everything. While no admin token is set, only requests from the same machine are
-served, without a token. Below /api/v1 unknown and repeated parameters are refused. The server refuses
-requests that are not valid HTTP, and very long addresses and headers, with a plain-text error."""
+allows reading, BRIDGE_ADMIN_TOKEN everything, and one of BRIDGE_TOKENS what its role says. While no admin token is set,
+only requests from the same machine are served, without a token. The header X-Actor may say who acts: at most 100
+characters of UTF-8, which are recorded with what is done, and not checked. Below /api/v1 unknown and repeated
+parameters are refused. The server refuses requests that are not valid HTTP, and very long addresses and headers, with a
+plain-text error."""
 _LICENSE = License(name="Apache-2.0", identifier="Apache-2.0")
 # The version of the API; /healthz has that of the program.
 _INFO = Info(title="ci-bridge", version="1", description=_SAYS, license=_LICENSE)
 _SERVER = Server(url="/", description="the bridge that answers with this description")
 _TOKENS: dict[str, Any] = {
-    "admin": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_ADMIN_TOKEN"},
-    "read": {"type": "http", "scheme": "bearer", "description": "the token of BRIDGE_READ_TOKEN: read-only"},
+    "admin": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "BRIDGE_ADMIN_TOKEN, or one of BRIDGE_TOKENS with the role admin",
+    },
+    "read": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "BRIDGE_READ_TOKEN, or one of BRIDGE_TOKENS with the role read",
+    },
 }
 _A_STRING = {"schema": {"type": "string"}}
 _RETRY_AFTER = {"Retry-After": {"description": "in how many seconds", "schema": {"type": "integer", "minimum": 1}}}

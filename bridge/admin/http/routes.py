@@ -9,7 +9,9 @@ from flask import Response
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
+from bridge.admin.auth import author
 from bridge.admin.parts import Parts
+from bridge.pipeline.operations import Operations
 
 PAGING = ("cursor", "limit")
 _NO_HEADERS: Mapping[str, str] = {}
@@ -51,8 +53,14 @@ class Route:
 class Endpoints:
     """The endpoints, or pages, of one subject."""
 
+    by = "api"  # the author of what is done here, unless the token has a name
+
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
+
+    def operations(self, claimed: str | None = None) -> Operations:
+        """Return the operations of who makes this request, and is called `claimed` in it."""
+        return self.parts.operations(author(self.by, claimed))
 
     def routes(self) -> Iterator[Route]:
         raise NotImplementedError

@@ -72,7 +72,7 @@ class Dashboard:
     def __init__(self, parts: Parts, keys: Keys, failures: Failures) -> None:
         self._parts = parts
         self._sessions = Sessions(parts, keys, failures)
-        self._asks_for_token = keys.admin is not None
+        self._asks_for_token = keys.has_admin
         found = [page for subject in _SUBJECTS for page in subject(parts).routes()]
         self.pages = {f"pages.{page.name}": page for page in (*found, *self._sessions.routes())}
 

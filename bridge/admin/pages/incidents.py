@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask import request
+from flask import g, request
 from flask.typing import ResponseReturnValue
 
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
-from bridge.admin.pages.routes import DASHBOARD, ROWS, Pages, asked_for, attempt, cursor, show
+from bridge.admin.pages.routes import ROWS, Pages, asked_for, attempt, cursor, show
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR
 from bridge.pipeline.incident_facts import find_incidents, incident_details
 from bridge.record.queries.incidents import STATES
@@ -50,15 +50,14 @@ class IncidentPages(Pages):
         facts, older = found
         is_current = facts["state"] == "open" or (facts["state"] == "watched" and facts["group"])
         return show(
-            "incident.html", incident=facts, began=began, cursor=older, longest=LONGEST_AUTHOR,
+            "incident.html", incident=facts, claimed=g.claimed, began=began, cursor=older, longest=LONGEST_AUTHOR,
             can_acknowledge=is_current and not facts["acknowledged_at"],
         )  # fmt: skip
 
     def acknowledge(self, incident_id: str) -> ResponseReturnValue:
         given = "".join(filter(str.isprintable, request.form.get("author", "")))
-        author = given.strip()[:LONGEST_AUTHOR] or DASHBOARD
-        operations = self.parts.operations(author)
+        operations = self.operations(given.strip()[:LONGEST_AUTHOR])
         return attempt(
-            lambda: operations.acknowledge(incident_id, self.parts.book()), f"Acknowledged by {author}.", "incident",
-            incident_id=incident_id,
+            lambda: operations.acknowledge(incident_id, self.parts.book()), f"Acknowledged by {operations.who}.",
+            "incident", incident_id=incident_id,
         )  # fmt: skip

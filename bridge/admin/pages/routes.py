@@ -15,10 +15,9 @@ from flask.typing import ResponseReturnValue
 from bridge.admin.auth import Scope
 from bridge.admin.http.routes import Endpoints
 from bridge.decide.text.times import duration
-from bridge.pipeline.operations import OperationRefused, Operations
+from bridge.pipeline.operations import OperationRefused
 from bridge.record.queries.lists import Cursor, Filter
 
-DASHBOARD = "dashboard"  # the author of what is done on pages, unless one is named
 A_PAGE = re.compile(r"/(?![/\\])[!-~]*")  # of this bridge: not //elsewhere, not \elsewhere
 ROWS = 25  # of a list on a page
 _CURSOR = re.compile(r"[0-9]{1,18}\.[0-9]{1,18}")
@@ -28,8 +27,7 @@ _LONGEST = 1000  # characters of a filter
 class Pages(Endpoints):
     """The pages of one subject; the `name` of a route is that of its page."""
 
-    def operations(self) -> Operations:
-        return self.parts.operations(DASHBOARD)
+    by = "dashboard"
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

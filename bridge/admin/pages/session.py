@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
+import secrets as randomness
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import lru_cache
 from math import ceil
+from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Request, g, redirect, request, session, url_for
+from flask import Flask, Request, redirect, request, session, url_for
 from flask.sessions import SecureCookieSessionInterface
 from flask.typing import ResponseReturnValue
+from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from bridge.admin import auth
-from bridge.admin.auth import Keys, Scope
+from bridge.admin.auth import Key, Keys, Scope
 from bridge.admin.auth_throttle import Failures, counted
 from bridge.admin.http.problems import Problem
 from bridge.admin.http.routes import Route
 from bridge.admin.pages.routes import A_PAGE, is_here, show
 from bridge.admin.parts import Parts
+from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, read_author
 
 COOKIE = "ci_bridge"
 LASTS = timedelta(hours=12)
@@ -29,7 +32,7 @@ _LONGEST_TOKEN = 1000
 
 
 class Sessions:
-    """The pages to sign in and out. A session has the scope of its token, and expires."""
+    """The pages to sign in and out. A session has the scope of its token, and ends with it, or expires."""
 
     def __init__(self, parts: Parts, keys: Keys, failures: Failures) -> None:
         self._parts = parts
@@ -37,8 +40,8 @@ class Sessions:
         self._failures = failures
 
     def prepare(self, app: Flask) -> None:
-        app.secret_key = _key(self._keys)
-        app.session_interface = _Cookie()
+        app.secret_key = randomness.token_bytes(32)  # of what is said before anybody has signed in
+        app.session_interface = _Cookie(self._keys)
         app.config.update(
             SESSION_COOKIE_NAME=COOKIE,
             SESSION_COOKIE_SAMESITE="Lax",  # a link from a chat opens the page; other requests are checked
@@ -55,58 +58,64 @@ class Sessions:
     # --- who it is --------------------------------------------------------------------------------------
 
     def enter(self, page: Route | None) -> ResponseReturnValue | None:
-        """Store the scope of the request, or return the redirect to sign in. Raises Problem 403."""
+        """Store whose the request is, or return the redirect to sign in. Raises Problem 403."""
         if request.method not in auth.SAFE_METHODS:
             _require_own_page(request)
         if page and page.public:
             return None
-        scope = self._scope()
-        if scope is None:
+        key = self._key()
+        if key is None:
             return _to_sign_in()
-        g.scope = scope
-        if page and page.method != "GET" and scope < Scope.ADMIN:
-            raise Problem(403, "you are signed in with the read token, which changes nothing")
+        auth.admit(key, session.get("claimed"))
+        if page and page.method != "GET" and key.scope < Scope.ADMIN:
+            raise Problem(403, "you are signed in with a read token, which changes nothing")
         return None
 
-    def _scope(self) -> Scope | None:
-        if self._keys.admin is None:
+    def _key(self) -> Key | None:
+        if not self._keys.has_admin:
             return auth.from_here(request)
         until = session.get("until", 0)
         if not isinstance(until, int | float) or self._parts.clock().timestamp() >= until:
             return None
-        return Scope(session["scope"])
+        return self._keys.named(session.get("token"))
 
     # --- signing in ----------------------------------------------------------------------------------------
 
     def ask(self) -> ResponseReturnValue:
-        if self._scope_if_any() is not None:
+        if self._key_if_any() is not None:
             return redirect(_next(), 303)
-        return show("sign_in.html", next=_next())
+        return self._form()
 
-    def _scope_if_any(self) -> Scope | None:
+    def _key_if_any(self) -> Key | None:
         try:
-            return self._scope()
+            return self._key()
         except Problem:  # not from this machine, and no token is set
             return None
 
     def sign_in(self) -> ResponseReturnValue:
-        if self._keys.admin is None:
+        if not self._keys.has_admin:
             auth.from_here(request)
             return redirect(_next(), 303)
         sources = counted(request.remote_addr, request.headers.get("X-Forwarded-For", ""))
         if wait_s := self._failures.wait_s(sources):
-            return self._again(f"Too many wrong tokens came from this address: try again in {ceil(wait_s)} s.", 429)
+            return self._form(f"Too many wrong tokens came from this address: try again in {ceil(wait_s)} s.", 429)
         given = request.form.get("token", "").strip()
-        scope = self._keys.scope(given.encode()) if 0 < len(given) <= _LONGEST_TOKEN else None
-        if scope is None:
+        key = self._keys.find(given.encode()) if 0 < len(given) <= _LONGEST_TOKEN else None
+        if key is None:
             if given:
                 self._failures.add(sources)
-            return self._again("This is neither the token of BRIDGE_ADMIN_TOKEN nor that of BRIDGE_READ_TOKEN.", 401)
-        _begin(scope, until=self._parts.clock() + LASTS)
+            return self._form(f"This is {auth.NONE_OF_OURS}.", 401)
+        name = request.form.get("name", "").strip()
+        try:
+            claimed = read_author(name) if name else None
+        except ValueError as error:
+            return self._form(f"Your name: {error}.", 400)
+        _begin(key, claimed, until=self._parts.clock() + LASTS)
         return redirect(_next(), 303)
 
-    def _again(self, why: str, status: int) -> ResponseReturnValue:
-        return show("sign_in.html", status=status, why=why, next=_next())
+    def _form(self, why: str | None = None, status: int = 200) -> ResponseReturnValue:
+        name = request.form.get("name", "")[:LONGEST_AUTHOR]
+        return show("sign_in.html", status=status, why=why, next=_next(), name=name, longest=LONGEST_AUTHOR)
 
     def sign_out(self) -> ResponseReturnValue:
         session.clear()
@@ -121,14 +130,24 @@ def is_by_browser(asked: Request) -> bool:
     return asked.method == "GET" and wants == "text/html" and not asked.path.startswith("/api/")
 
 
-def _begin(scope: Scope, *, until: datetime) -> None:
+def _begin(key: Key, claimed: str | None, *, until: datetime) -> None:
     session.clear()
     session.permanent = True
-    session.update(scope=int(scope), until=until.timestamp())
+    session.update(token=key.name, claimed=claimed, until=until.timestamp())
 
 
 class _Cookie(SecureCookieSessionInterface):
-    """The proxy that ends TLS says so; a client that forges it only loses its own cookie."""
+    """A session is signed with a key of its token: without that token, or with another one of its name, it is none.
+
+    So whoever has a token can only make sessions of that token. The proxy that ends TLS says so; a client that forges
+    it only loses its own cookie.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    def get_signing_serializer(self, app: Flask) -> Any:
+        return _Signed(self._keys, app.secret_key or b"", self)
 
     def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002  (the interface is Flask's)
         return request.is_secure or _forwarded_proto() == "https"
@@ -138,16 +157,43 @@ def _forwarded_proto() -> str:
     return request.headers.get("X-Forwarded-Proto", "").partition(",")[0].strip().lower()
 
 
-@lru_cache(maxsize=8)
-def _key(keys: Keys) -> bytes:
-    """Return the signing key: the same in every process, another when a token is changed.
+class _Signed:
+    """Signs a session with the key of its token, whose name comes first in the cookie."""
 
-    Slow to derive, so that a cookie, which the read token gets too, does not help to guess the admin token.
+    def __init__(self, keys: Keys, other: str | bytes, cookie: _Cookie) -> None:
+        self._keys, self._other, self._cookie = keys, other, cookie
+
+    def dumps(self, data: dict[str, Any]) -> str:
+        name = data.get("token", "")
+        signed = self._serializer(name).dumps(data)
+        return f"{name}:{signed if isinstance(signed, str) else signed.decode()}"
+
+    def loads(self, value: str, **limits: Any) -> Any:
+        """Return the session of a cookie. Raises BadSignature."""
+        name, _, signed = value.partition(":")
+        data = self._serializer(name).loads(signed, **limits)
+        if data.get("token", "") != name:
+            raise BadSignature("it was signed with another token than its own")
+        return data
+
+    def _serializer(self, name: str) -> URLSafeTimedSerializer:
+        key = self._keys.named(name)
+        if name and key is None:
+            raise BadSignature("there is no such token")
+        return URLSafeTimedSerializer(
+            _signing_key(key.digest) if key else self._other, salt=self._cookie.salt,
+            serializer=self._cookie.serializer,
+            signer_kwargs={"key_derivation": self._cookie.key_derivation, "digest_method": self._cookie.digest_method},
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _signing_key(token: bytes) -> bytes:
+    """Return the signing key of a token: the same in every process.
+
+    Slow to derive, so that a cookie does not help to guess the token.
     """
-    if keys.admin is None:
-        return secrets.token_bytes(32)
-    salt = b"ci-bridge session" + (keys.read or b"")
-    return hashlib.scrypt(keys.admin, salt=salt, n=2**14, r=8, p=1, dklen=32)
+    return hashlib.scrypt(token, salt=b"ci-bridge session", n=2**14, r=8, p=1, dklen=32)
 
 
 def _require_own_page(asked: Request) -> None:

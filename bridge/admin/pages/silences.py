@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from flask import flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from bridge.admin.auth import author
 from bridge.admin.http.routes import Route
-from bridge.admin.pages.routes import DASHBOARD, Pages, cursor, done, may_act, refused, show
+from bridge.admin.pages.routes import Pages, cursor, done, may_act, refused, show
 from bridge.admin.pages.texts import scope_lines
 from bridge.decide.rules.gates import SCOPE_KEYS, scope_of
 from bridge.decide.rulesfile.silences import LONGEST_AUTHOR, LONGEST_REASON, SilenceRequest, read_silence
@@ -57,11 +58,11 @@ class SilencePages(Pages):
         return silence_facts(silence, held, now=self.parts.clock()) | {"lines": lines, "again": _again(silence)}
 
     def ask(self) -> ResponseReturnValue:
-        return self._form(read_form(request.args))
+        return self._form(read_form(request.args, self._name()))
 
     def add(self) -> ResponseReturnValue:
         """Add a silence, or (`preview`) show what it would have matched. A form with faults keeps what was typed."""
-        form, now = read_form(request.form), self.parts.clock()
+        form, now = read_form(request.form, self._name()), self.parts.clock()
         previews = "preview" in request.form
         try:
             wanted = form.wanted(now, preview=previews)
@@ -69,7 +70,8 @@ class SilencePages(Pages):
                 with self.parts.db.read() as tx:
                     foreseen = foresee(tx, wanted, self.parts.book(), now=now, most=LOOKED_AT_IN_WEB)
                 return self._form(form, foreseen=foreseen)
-            made = self.operations().make_silence(wanted, key=form.key)
+            operations = self.operations(wanted.author if wanted.author != self._name() else None)
+            made = operations.make_silence(replace(wanted, author=str(operations.who)), key=form.key)
         except FormRefused as error:
             return self._form(form, faults=error.faults, status=400)
         except OperationRefused as error:
@@ -79,6 +81,11 @@ class SilencePages(Pages):
         begins = f" from {iso(made.begins_at)}" if made.begins_at > now else ""
         flash(f"{'Drops' if wanted.drop else 'Holds'} what it matches{begins} until {iso(made.ends_at)}.", "done")
         return redirect(url_for("pages.silences"), 303)
+
+    def _name(self) -> str:
+        """Return the author that a form has at first."""
+        who = author(self.by)
+        return who.claimed or who.who
 
     def _form(
         self, form: Form, *, foreseen: Facts | None = None, faults: list[Fault] | None = None, status: int = 200
@@ -169,6 +176,7 @@ class Form:
     """The text of each field. "for" is one of the usual durations, "other" what was typed instead."""
 
     texts: Mapping[str, str]
+    author: str  # unless one is typed
     everything: bool = False
     nonce: str = ""  # of the page with the form
 
@@ -184,7 +192,7 @@ class Form:
         if preview:
             body.setdefault("reason", "preview")
         try:
-            wanted = read_silence(body, now=now, author=DASHBOARD)
+            wanted = read_silence(body, now=now, author=self.author)
         except FieldFaults as error:
             raise FormRefused(faults + [self._fault(fault) for fault in error.faults]) from error
         if faults:
@@ -221,14 +229,14 @@ class Form:
         return [_STATES.get(word.lower(), word) for word in words]
 
 
-def read_form(values: Mapping[str, str]) -> Form:
+def read_form(values: Mapping[str, str], author: str) -> Form:
     """Return what was typed, or what an address asks to be filled in; with the usual values for the rest."""
     texts = {name: values.get(name, "").strip()[:_LONGEST] for name in (*LABELS, "other")}
     if texts["for"] not in USUAL:
         texts |= {"for": "1h", "other": texts["other"] or texts["for"]}
     texts["mode"] = texts["mode"] or "hold"
-    texts["author"] = values.get("author", DASHBOARD).strip()[:_LONGEST]
-    return Form(texts, everything=bool(values.get("everything")), nonce=values.get("nonce", "")[:_LONGEST])
+    texts["author"] = values.get("author", author).strip()[:_LONGEST]
+    return Form(texts, author, everything=bool(values.get("everything")), nonce=values.get("nonce", "")[:_LONGEST])
 
 
 def _begin(text: str) -> dict[str, str]:

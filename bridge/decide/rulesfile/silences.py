@@ -70,7 +70,7 @@ def read_silence(asked: Mapping[str, Any], *, now: datetime, author: str | None 
     reader = FieldReader({"author": author, "reason": None} | dict(asked), KEYS)
     everything = reader.read("everything", _flag, False)
     spec = {key: asked[key] for key in SCOPE_KEYS if key in asked}
-    author = reader.read("author", lambda value: _line(value, LONGEST_AUTHOR), "")
+    author = reader.read("author", read_author, "")
     reason = reader.read("reason", read_reason, "")
     id_ = reader.read("id", lambda value: _line(value, LONGEST_ID), None)
     drop, dry_run = reader.read("mode", _mode, False), reader.read("dry_run", _flag, False)
@@ -133,6 +133,11 @@ def _line(value: object, longest: int) -> str:
     if len(value) > longest:
         raise ValueError(f"has {len(value):,} characters; at most {longest} are kept")
     return printable(value.strip())
+
+
+def read_author(value: object) -> str:
+    """Return the name of who does something. Raises ValueError."""
+    return _line(value, LONGEST_AUTHOR)
 
 
 def read_reason(value: object) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from bridge.model import Rejected
 from bridge.record import actions
-from bridge.record.actions import Action
+from bridge.record.actions import Action, Author
 from tests.support.admin_world import NOON, READ, World
 from tests.support.nouns import by_hand
 
@@ -42,7 +42,7 @@ def test_actions_are_found_by_who_what_subject_and_time(either_world: World) -> 
         (("ann", "pause_watch", "vod"), ("ben", "resume_watch", "vod"), ("ann", "test_notifier", "cms"))
     ):
         with world.db.write() as tx:
-            actions.add(tx, [Action(what=what, subject=subject)], who=who, now=NOON + timedelta(minutes=minute))
+            actions.add(tx, [Action(what=what, subject=subject)], who=Author(who), now=NOON + timedelta(minutes=minute))
     for query, found in (
         ("", ["cms", "vod", "vod"]), ("?who=ann", ["cms", "vod"]), ("?what=resume_watch", ["vod"]),
         ("?subject=cms", ["cms"]), ("?subject=vod&who=ann", ["vod"]), ("?who=eve", []),
@@ -63,5 +63,5 @@ def test_a_filter_that_cannot_be_read_is_refused(world: World, query: str, said:
 
 def test_what_a_later_version_stored_is_shown(world: World) -> None:
     with world.db.write() as tx:
-        actions.add(tx, [Action(what="ponder_life", subject="x")], who="ann", now=NOON)
+        actions.add(tx, [Action(what="ponder_life", subject="x")], who=Author("ann"), now=NOON)
     assert subjects(world, "") == ["x"]

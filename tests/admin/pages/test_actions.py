@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from bridge.model import Rejected
 from bridge.record import actions
-from bridge.record.actions import Action
+from bridge.record.actions import Action, Author
 from tests.admin.pages.reading import text_of
 from tests.support.admin_world import NOON, World
 from tests.support.nouns import by_hand
@@ -19,7 +19,7 @@ EVIL = '"><script>alert(1)</script>\u202e'
 
 def did(world: World, what: str, subject: str, who: str = "ann", **after: Any) -> None:
     with world.db.write() as tx:
-        actions.add(tx, [Action(what=what, subject=subject, after=after)], who=who, now=NOON)
+        actions.add(tx, [Action(what=what, subject=subject, after=after)], who=Author(who), now=NOON)
 
 
 def test_a_row_shows_who_did_what_and_what_it_changed(world: World, reader: FlaskClient) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from datetime import timedelta
+from typing import Any
 from urllib.parse import parse_qs, unquote_plus, urljoin, urlsplit
 
 import pytest
@@ -14,7 +15,10 @@ from werkzeug.test import TestResponse
 from bridge.admin.auth_throttle import BURST
 from bridge.admin.pages.session import COOKIE, LASTS
 from bridge.links import Links
+from bridge.record.schema import actions, silences
+from tests.admin.pages.reading import text_of
 from tests.support.admin_world import ADMIN, READ, World
+from tests.support.records import rows
 
 HERE = {"Origin": "http://localhost"}
 LINKS = Links("https://bridge.example.com")
@@ -109,7 +113,7 @@ def test_behind_tls_the_cookie_is_for_tls_only(client: FlaskClient) -> None:
 def test_a_wrong_token_opens_nothing_and_says_so(client: FlaskClient) -> None:
     answer = sign_in(client, "wrong")
     assert answer.status_code == 401
-    assert "neither the token of BRIDGE_ADMIN_TOKEN nor that of BRIDGE_READ_TOKEN" in answer.text
+    assert "none of BRIDGE_ADMIN_TOKEN, BRIDGE_READ_TOKEN and BRIDGE_TOKENS" in answer.text
     assert client.get("/").status_code == 303
 
 
@@ -127,7 +131,7 @@ def test_the_read_token_shows_everything_and_changes_nothing(client: FlaskClient
     assert "read only" in page.text
     refused = client.post("/jobs/j1/tell", headers=HERE)
     assert refused.status_code == 403
-    assert "signed in with the read token" in refused.text
+    assert "signed in with a read token" in refused.text
 
 
 def test_a_session_ends_by_itself(world: World, client: FlaskClient) -> None:
@@ -145,17 +149,77 @@ def test_signing_out_ends_it_and_empties_the_browsers_cache(client: FlaskClient)
     assert client.get("/").status_code == 303
 
 
-def test_another_token_ends_all_sessions(world: World, client: FlaskClient) -> None:
-    sign_in(client, ADMIN)
+def cookie_of(world: World, token: str, **tokens: Any) -> str:
+    client = world.app(**tokens).test_client()
+    assert sign_in(client, token).status_code == 303
     cookie = client.get_cookie(COOKIE)
-    assert cookie is not None
-    for admin, read in (("another", READ), (ADMIN, "another")):
-        other = world.app(admin=admin, read=read).test_client()
-        other.set_cookie(COOKIE, cookie.value)
-        assert other.get("/").status_code == 303
-    same = world.app().test_client()
-    same.set_cookie(COOKIE, cookie.value)
-    assert same.get("/").status_code == 200
+    assert cookie
+    return cookie.value
+
+
+def shows(world: World, cookie: str, **tokens: Any) -> int:
+    client = world.app(**tokens).test_client()
+    client.set_cookie(COOKIE, cookie)
+    return client.get("/").status_code
+
+
+OPS, DESK = ("ops", "admin", "token-of-ops"), ("desk", "read", "token-of-the-desk")
+
+
+def test_a_session_ends_with_its_token_and_with_no_other(world: World) -> None:
+    cookies = {token: cookie_of(world, token, tokens=[OPS, DESK]) for token in (ADMIN, READ, OPS[2], DESK[2])}
+
+    def left(**tokens: Any) -> set[str]:
+        return {token for token, cookie in cookies.items() if shows(world, cookie, **tokens) == 200}
+
+    every = set(cookies)
+    assert left(tokens=[DESK, OPS]) == every
+    assert left(tokens=[OPS]) == every - {DESK[2]}
+    assert left(tokens=[("ops", "admin", "another"), DESK]) == every - {OPS[2]}
+    assert left(admin=None, tokens=[OPS, DESK]) == every - {ADMIN}
+    assert left(read="another", tokens=[OPS, DESK]) == every - {READ}
+    assert left(tokens=[("ops", "admin", DESK[2]), ("desk", "read", OPS[2])]) == {ADMIN, READ}
+
+
+def test_a_session_has_the_role_that_its_token_has_now(world: World) -> None:
+    cookie = cookie_of(world, OPS[2], tokens=[OPS])
+    client = world.app(tokens=[("ops", "read", OPS[2])]).test_client()
+    client.set_cookie(COOKIE, cookie)
+    assert client.post("/watches/vod/poll", headers=HERE).status_code == 403
+
+
+def test_who_has_a_token_makes_no_session_of_another(world: World) -> None:
+    """A session is signed with a key of its own token: it can only be signed by who has that."""
+    mine = cookie_of(world, DESK[2], tokens=[OPS, DESK])
+    forger = world.app(tokens=[("admin", "admin", DESK[2])], admin=None, read=None)
+    client = forger.test_client()
+    sign_in(client, DESK[2])
+    forged = client.get_cookie(COOKIE)
+    assert forged
+    for cookie in (f"ops:{mine.partition(':')[2]}", f"admin:{mine.partition(':')[2]}", mine.partition(":")[2]):
+        assert shows(world, cookie, tokens=[OPS, DESK]) == 303
+    assert shows(world, forged.value, tokens=[OPS, DESK]) == 303
+    assert shows(world, forged.value.replace("admin:", "desk:", 1), tokens=[OPS, DESK]) == 303
+
+
+def test_the_name_that_is_given_when_signing_in_is_recorded_as_a_claim(world: World) -> None:
+    world.sync()
+    client = world.app(tokens=[OPS]).test_client()
+    client.post("/sign-in", data={"token": OPS[2], "name": " 李雷 "}, headers=HERE)
+    client.post("/watches/vod/pause", headers=HERE)
+    client.post("/silences/add", data={"everything": "yes", "for": "1h", "reason": "x"}, headers=HERE)
+    found = [(row["who"], row["claimed"]) for row in rows(world.db, actions)]
+    assert found == [("ops", "李雷"), ("ops", "李雷")]
+    (silence,) = rows(world.db, silences)
+    assert silence["author"] == "李雷 (token ops)"
+    assert "ops claimed: 李雷" in text_of(client.get("/actions").text)
+
+
+def test_a_name_that_cannot_be_recorded_is_refused_and_nobody_is_signed_in(client: FlaskClient) -> None:
+    answer = client.post("/sign-in", data={"token": ADMIN, "name": "a\u202eb"}, headers=HERE)
+    assert answer.status_code == 400
+    assert "Your name:" in answer.text
+    assert client.get("/").status_code == 303
 
 
 def test_a_cookie_that_was_changed_is_none(client: FlaskClient) -> None:
