@@ -568,6 +568,7 @@ class Message:
     links: tuple[tuple[str, str], ...] = ()  # (label, URL) of those that title and text have as "label (URL)"
     incident: str | None = None  # the id of the one that it is about
     jobs: tuple[tuple[str, str], ...] = ()  # of an incident: (name, id) of those that lines of the text name
+    language: str = "en"  # in which it is written, and what chats put around it
     happened_at: datetime
 
     @property
@@ -582,9 +583,6 @@ _INCIDENT_THREAD = re.compile(r"(?:[^/]+/)?incident/inc_[a-z0-9]+")
 def is_of_incident(thread: str | None) -> bool:
     """Tell whether a thread is that of an incident: its first message is edited, whatever its notifier says."""
     return bool(thread and _INCIDENT_THREAD.fullmatch(thread))
-
-
-NOT_SENT_TO = "This could not be sent to "  # how the note of a fallback's delivery begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

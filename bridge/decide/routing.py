@@ -9,7 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from bridge.decide.messages.build import FOR_ANY, build, delivery_to, per_notifier, undeliverable
+from bridge.decide.messages.build import FOR_ANY, build, delivery_to, per_notifier, silence_over, undeliverable
 from bridge.decide.messages.incidents import IncidentNews, incident_message
 from bridge.decide.rules.gates import Gates
 from bridge.decide.rules.levels import TimeInState, newly_overdue, recoveries
@@ -17,6 +17,7 @@ from bridge.decide.rules.matching import Matcher, Rule, Verdict
 from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate, Rulebook
 from bridge.decide.templates.functions import variables
+from bridge.language import language_of
 from bridge.links import NO_LINKS, Links
 from bridge.model import Alarm, Hold, Message, NewDelivery, Transition, is_of_incident
 from bridge.notifiers import Notifier
@@ -110,9 +111,18 @@ def manual_delivery(
 
     It has the default text, as no rule names another, and passes no gate: somebody wants it now.
     """
-    built = build(transition, None, MessageTemplate(), book.shown_queue_names, zone=book.zone, links=links)
+    built = build(
+        transition,
+        None,
+        MessageTemplate(),
+        book.shown_queue_names,
+        zone=book.zone,
+        links=links,
+        language=book.language,
+    )
     own = per_notifier(notifier, built.names)
-    return delivery_to(built.message, notifier, note=f"Sent manually by {author}.", own=own), own.fault
+    note = book.language.say("Sent manually by {who}.", who=author)
+    return delivery_to(built.message, notifier, note=note, own=own), own.fault
 
 
 def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates: Gates, links: Links) -> RoutingResult:
@@ -133,6 +143,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
             level_event=verdict.level_event,
             links=links,
             mention=rule.mention,
+            language=book.language,
         )
         if built.fault:
             errors.append(TemplateError(rule.name, rule.template or "", f'template "{rule.template}": {built.fault}'))
@@ -148,7 +159,7 @@ def _result(step: Transition, verdicts: Sequence[Verdict], book: Rulebook, gates
                 errors.append(TemplateError(rule.name, own_template(name), f'notifier "{name}": {own.fault}'))
             # The first message after a silence mentions its end; a digest finds that out when it is sent.
             silence = None if hold else gates.ended(facts, rule.name, name)
-            notes = [choice.note if choice else None, f"{silence} is over." if silence else None]
+            notes = [choice.note if choice else None, silence_over(silence, book.language) if silence else None]
             note = " ".join(filter(None, notes)) or None
             delivery = delivery_to(built.message, book.notifiers[name], note=note, own=own)
             deliveries.append(_for_rule(delivery, rule, book.notifiers[name], hold))
@@ -189,9 +200,11 @@ def route_incident(
     own templates name its job. Without one, as when nothing has happened, there is only the default body. `threads` has
     the notifiers in which it has a thread, each with the channel that was selected for that.
     """
-    message = incident_message(news, rule, book.shown_queue_names, links=links)
+    message = incident_message(news, rule, book.shown_queue_names, links=links, language=book.language)
     facts = book.matcher.facts(about) if about else None
-    names = variables(about, rule.name, book.shown_queue_names, zone=book.zone, links=links) if about else None
+    names = None
+    if about:
+        names = variables(about, rule.name, book.shown_queue_names, zone=book.zone, links=links, language=book.language)
     deliveries: list[NewDelivery] = []
     errors: list[TemplateError] = []
     notified, unpicked = book.matcher.picked(recipients(news, rule), rule.name, facts)
@@ -266,13 +279,23 @@ def root_message(
         return None
     named = next((found for found in book.rules if found.name == rule), None)
     template = book.templates.get((named and named.template) or "", MessageTemplate())
-    return build(routing.transition, rule, template, book.shown_queue_names, zone=book.zone, links=links).message
+    built = build(
+        routing.transition,
+        rule,
+        template,
+        book.shown_queue_names,
+        zone=book.zone,
+        links=links,
+        language=book.language,
+    )
+    return built.message
 
 
 def workflow_message(transition: Transition, message: Message, states: Mapping[str, str]) -> Message:
     """Return what the first message of a workflow's thread shows: its jobs by state, and what happened last."""
     job = transition.job
-    title = f"Workflow {job.workflow_name or job.workflow or job.workflow_run}"
+    name = job.workflow_name or job.workflow or job.workflow_run
+    title = language_of(message.language).say("Workflow {name}", name=name)
     counts = dict(Counter(states.values()).most_common())
     text = f"{message.title}\n{message.text}".strip()
     return replace(message, title=title, text=text, fields=(), state=None, job_id=None, counts=counts)

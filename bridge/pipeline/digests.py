@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from bridge.decide.messages.build import silence_over
 from bridge.decide.messages.digest import MOST_COUNTED, Digest, Member, digest_delivery
 from bridge.decide.rules.matching import Rule
 from bridge.decide.rules.rulebook import Rulebook
@@ -64,10 +65,10 @@ def _end(tx: Connection, n: int, book: Rulebook, now: datetime) -> bool:
     due = replace(due, label=_with_queue_name(tx, due.label, book))
     digest = Digest(**asdict(due), counts=counts, first=first, origin=digests.origin(tx, n))
     over = [] if silence else _ended_silences(tx, due, book, now)
-    note = " ".join(f"{ended} is over." for ended in over) or None
+    note = " ".join(silence_over(ended, book.language) for ended in over) or None
     links = public_url.links(tx)
     mention = rule.mention if rule and due.gate == "group" else ()
-    new = digest_delivery(digest, silence, now=now, note=note, links=links, mention=mention)
+    new = digest_delivery(digest, silence, now=now, note=note, links=links, mention=mention, language=book.language)
     entries.put(tx, [replace(new, urgent=due.gate == "flood")], now=now)  # its channel is full
     digests.merged(tx, n, new.id, now=now)
     silences.mark_notified(tx, [(ended.id, due.notifier) for ended in (silence, *over) if ended])

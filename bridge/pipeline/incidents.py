@@ -102,7 +102,7 @@ class _Judge:
             name: value for name, value in new.items() if name == "due_at" or name not in old or old[name] != value
         }
 
-    def say(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
+    def announce(self, event: Event, rule: Rule, incident: Incident, by: IncidentJob | None = None) -> None:
         self.news.append((rule, IncidentNews(event=event, incident=incident, now=self.now, by=by)))
 
     def seen(self, rule: Rule, incident: Incident) -> _Seen:
@@ -313,7 +313,7 @@ def _judge_fan_in(judge: _Judge, rule: Rule, spec: FanIn, incident: Incident) ->
     )
     incidents.change(judge.tx, closed.n, **_columns(closed, None))
     if is_news:
-        judge.say(ended, rule, closed)
+        judge.announce(ended, rule, closed)
 
 
 # --- the first messages of threads ----------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def _present(tx: Connection, incident: Incident, book: Rulebook, now: datetime) 
         ends: dict[str | None, Event] = {_FAILED: "failed", None: "completed"}
         event = ends.get(incident.closed_why, "closed")
     news = _with_jobs(tx, IncidentNews(event=event, incident=incident, now=now))
-    return present_message(news, rule, book.shown_queue_names, links=public_url.links(tx))
+    return present_message(news, rule, book.shown_queue_names, links=public_url.links(tx), language=book.language)
 
 
 def _with_jobs(tx: Connection, news: IncidentNews) -> IncidentNews:
@@ -390,11 +390,11 @@ def _open(judge: _Judge, rule: Rule, incident: Incident, by: IncidentJob | None)
     """Store that an incident is open; it is sent when it opens, and when twice as many jobs count as it said last."""
     if incident.notified_at is None:
         incident = replace(incident, notified_at=judge.now, said=incident.counted)
-        judge.say("opened", rule, incident, by)
+        judge.announce("opened", rule, incident, by)
         judge.inhibiting.add(incident.of)
     elif incident.said and incident.counted >= 2 * incident.said:
         incident = replace(incident, said=incident.counted)
-        judge.say("joined", rule, incident)
+        judge.announce("joined", rule, incident)
     spec = rule.incident
     quiet = spec.within if isinstance(spec, Threshold) else spec.after if isinstance(spec, Backlog) else None
     due_at = incident.last_at + quiet if quiet and incident.last_at else None
@@ -410,7 +410,7 @@ def _go_on(judge: _Judge, rule: Rule, incident: Incident, *, due_at: datetime | 
         if began + escalate.after <= judge.now:
             opened_at = incident.opened_at or judge.now
             incident = replace(incident, escalated_at=judge.now, opened_at=opened_at, notified_at=began)
-            judge.say("escalated", rule, incident)
+            judge.announce("escalated", rule, incident)
         else:
             due_at = min(due_at or began + escalate.after, began + escalate.after)
     judge.change(incident, due_at=due_at)
@@ -438,9 +438,9 @@ def _close(
     if next_since:
         closed, following = incidents.move_jobs(judge.tx, closed, following, since=next_since)
     if incident.notified_at is None:  # it was over before it was seen
-        judge.say("opened", rule, closed, by)
+        judge.announce("opened", rule, closed, by)
     else:
-        judge.say("closed", rule, closed)
+        judge.announce("closed", rule, closed)
     return following
 
 

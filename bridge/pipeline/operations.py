@@ -276,7 +276,7 @@ class Operations:
         _require_one(book, name)
         nonce = f"id {key}" if key else self.nonce
         with self.db.write() as tx:
-            message = test_message(name, nonce=nonce, now=self.now, links=public_url.links(tx))
+            message = test_message(name, nonce=nonce, now=self.now, links=public_url.links(tx), language=book.language)
             delivery = delivery_to(message, book.notifiers[name])
             if not entries.states(tx, [delivery.id]):
                 entries.put(tx, [delivery], now=self.now, at_once=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -61,8 +62,8 @@ def _note_blind(
     ]
     notified = {**blind.notified, **{rule.name: rule.notify for rule in due}}
     leases.set_blind(tx, watch.name, replace(blind, notified=notified))
-    links = public_url.links(tx)
-    found = [(rule, blind_message(watch, blind, rule, error=error, now=now, links=links), rule.notify) for rule in due]
+    known: dict[str, Any] = {"now": now, "links": public_url.links(tx), "language": book.language}
+    found = [(rule, blind_message(watch, blind, rule, error=error, **known), rule.notify) for rule in due]
     return _put(tx, watch, book, found, now)
 
 
@@ -71,10 +72,11 @@ def _note_sight(
 ) -> int:
     if not blind.notified:
         return 0
-    (row,), links = leases.polls(tx, [watch.name]), public_url.links(tx)
+    (row,) = leases.polls(tx, [watch.name])
+    known: dict[str, Any] = {"now": now, "links": public_url.links(tx), "language": book.language}
     caught_up = snapshots.count_news(tx, watch.name, after=blind.since + row.took)  # `since` is when a poll began
     found = [
-        (rules[name], sees_message(watch, blind, rules[name], caught_up=caught_up, now=now, links=links), notifiers)
+        (rules[name], sees_message(watch, blind, rules[name], caught_up=caught_up, **known), notifiers)
         for name, notifiers in blind.notified.items()
         if name in rules
     ]

@@ -6,17 +6,17 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bridge.display import MARK, visible
+from bridge.language import ENGLISH, NOT_SENT_TO, Language, in_each, language_of
 from bridge.links import Links
 from bridge.model import (
     CANCEL,
     FAILED,
     GONE,
-    NOT_SENT_TO,
     PAUSE,
     RUNNING,
     SUBMITTED,
@@ -38,16 +38,25 @@ _STATES = {
 _STUCK, _RECOVERED, _LATE, _NOT_DELIVERED, _TEST, _DIGEST, _UNKNOWN = "⏳", "🔄", "🕰️", "⚠️", "🧪", "📋", "❓"
 _BLIND = "🔌"
 _OPEN, _ACKNOWLEDGED, _CLOSED = "🔴", "🟡", "🟢"  # incidents
+_NOT_SENT_TO = in_each(NOT_SENT_TO)
 _BULLET = "• "  # begins a line of an incident's text that names a job
 
 
-def lateness(happened_at: datetime, now: datetime) -> str | None:
+def lateness(happened_at: datetime, now: datetime, language: Language = ENGLISH) -> str | None:
     """Return the sentence which says that a message is late, if it is."""
     late = now - happened_at
     if late <= LATE:
         return None
     at = happened_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"Delivered late: this happened at {at}, {_human(late.total_seconds() // 60 * 60)} ago."
+    span = language.span(late.total_seconds() // 60 * 60)
+    return language.say("Delivered late: this happened at {time}, {span} ago.", time=at, span=span)
+
+
+def perhaps_repeated(delivery: Delivery) -> Delivery:
+    """Let a delivery say that it may have arrived before."""
+    language = language_of(json.loads(delivery.says).get("language"))
+    note = language.say("An earlier attempt was not answered, so this may be a repetition.")
+    return replace(delivery, note=" ".join(filter(None, (delivery.note, note))))
 
 
 # --- what a message says, piece by piece ----------------------------------------------------------------------------
@@ -62,6 +71,7 @@ class Shown:
     event: Mapping[str, Any]
     lateness: str | None
     links: Links
+    language: Language = ENGLISH
     data: Mapping[str, Any] = field(default_factory=dict)  # of the event
     job: Mapping[str, Any] = field(default_factory=dict)
 
@@ -69,12 +79,14 @@ class Shown:
     def of(cls, delivery: Delivery, now: datetime) -> Shown:
         says, event = json.loads(delivery.says), json.loads(delivery.event)
         data = event.get("data") or {}
+        language = language_of(says.get("language"))
         return cls(
             delivery=delivery,
             says=says,
             event=event,
-            lateness=lateness(delivery.happened_at, now),
+            lateness=lateness(delivery.happened_at, now, language),
             links=Links(says.get("public_url")),
+            language=language,
             data=data,
             job=data.get("job") or {},
         )
@@ -88,7 +100,7 @@ class Shown:
     @property
     def _meaning(self) -> str:
         kind, state = self.event.get("type"), self.says.get("state")
-        if self.is_fallback or (self.delivery.note or "").startswith(NOT_SENT_TO):
+        if self.is_fallback or (self.delivery.note or "").startswith(_NOT_SENT_TO):
             return _NOT_DELIVERED
         if kind == "ci.test":
             return _TEST
@@ -145,7 +157,7 @@ class Shown:
     @property
     def title(self) -> list[Piece]:
         """The title, in which the name of the job's file is a link to the job's page."""
-        text = " ".join(text_of(self.says.get("title")).split()) or "(no title)"
+        text = " ".join(text_of(self.says.get("title")).split()) or self.language.say("(no title)")
         parts = pieces(text, self._template_links)
         has_link = any(part.url for part in parts)
         if url := self.links.job(self._job_id) if self._job_id and not has_link else None:
@@ -160,7 +172,9 @@ class Shown:
     def body(self) -> list[Piece]:
         text = text_of(self.says.get("text"))
         if self._counts:
-            counts = " · ".join(f"{self._counts[state]:,} {state}" for state in worst_first(self._counts))
+            counts = " · ".join(
+                f"{self._counts[state]:,} {self.language.state(state)}" for state in worst_first(self._counts)
+            )
             text = f"{counts}\n{text}" if text else counts
         return self._with_links_to_jobs(text) if self.says.get("jobs") else pieces(text, self._template_links)
 
@@ -182,16 +196,16 @@ class Shown:
     @property
     def steps(self) -> list[Piece]:
         """What can be done, where that is known."""
-        steps: list[tuple[str, str | None]] = []
+        say, steps = self.language.say, list[tuple[str, str | None]]()
         if self._is_digest and (total := self.data.get("members_total") or 0) > 1:
-            steps.append((f"All {total:,} messages", self.links.digest(self.delivery.id)))
+            steps.append((say("All {n:,} messages", n=total), self.links.digest(self.delivery.id)))
         if self.is_fallback:
             name = text_of(self.data.get("name"))
-            steps.append((f"Resend what {name} did not get", self.links.dead_letters(name)))
+            steps.append((say("Resend what {name} did not get", name=name), self.links.dead_letters(name)))
         if incident := self.says.get("incident"):
-            steps.append(("Open the incident", self.links.incident(text_of(incident))))
+            steps.append((say("Open the incident"), self.links.incident(text_of(incident))))
         if self.is_stuck and self._job_id:
-            steps += [("Open the job", self.links.job(self._job_id)), self._silence]
+            steps += [(say("Open the job"), self.links.job(self._job_id)), self._silence]
         return _row([Piece(label, url=url) for label, url in steps if url])
 
     @property
@@ -210,7 +224,7 @@ class Shown:
     @property
     def _silence(self) -> tuple[str, str | None]:
         rule = self.silenced_by
-        return "Silence this rule", self.links.silence(rule) if rule else None
+        return self.language.say("Silence this rule"), self.links.silence(rule) if rule else None
 
     @property
     def mentions(self) -> list[str]:
@@ -243,7 +257,8 @@ class Shown:
         queue = self.job.get("queue_name") or text_of(self.job.get("queue"))[:_SHORT_ID] or self.data.get("queue_name")
         of_job = () if self._counts else (*self._spans, text_of(self.says.get("job_id"))[:_SHORT_ID])
         texts = (self.says.get("rule"), queue, *of_job)
-        steps = [("CI console", self._console)] if self.is_stuck else [self._silence, ("CI console", self._console)]
+        console = (self.language.say("CI console"), self._console)
+        steps = [console] if self.is_stuck else [self._silence, console]
         return _row(
             [Piece(text_of(text)) for text in texts if text] + [Piece(label, url=url) for label, url in steps if url]
         )
@@ -256,12 +271,15 @@ class Shown:
     @property
     def _spans(self) -> Iterator[str]:
         """Yield how long the job took, and waited, unless the text says so."""
-        text = text_of(self.says.get("text"))
+        text, language = text_of(self.says.get("text")), self.language
         took, waited = self.job.get("duration_seconds"), self.job.get("wait_seconds")
-        if took is not None and self.job.get("ended_at") and f"took {_human(took)}" not in text:
-            yield f"took {_human(took)}"
-        if waited is not None and self.job.get("started_at") and f"waiting {_human(waited)}" not in text:
-            yield f"waited {_human(waited)}"
+        if took is not None and self.job.get("ended_at"):
+            said = language.say("took {took}", took=language.span(took))
+            yield from [said] if said not in text else []
+        if waited is not None and self.job.get("started_at"):
+            span = language.span(waited)
+            said = language.say("after waiting {waited}", waited=span)
+            yield from [language.say("waited {waited}", waited=span)] if said not in text else []
 
 
 def _row(parts: Sequence[Piece]) -> list[Piece]:
@@ -299,16 +317,6 @@ def _moment(text: str) -> datetime | None:
 
 def text_of(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _human(seconds: float) -> str:
-    """Return "3 h 2 min": the two largest units."""
-    left, parts = round(seconds), list[str]()
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
 
 
 # --- written in a chat's markup -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal
 
@@ -14,14 +14,13 @@ from bridge.display import one_line
 from bridge.model import Delivery, Outcome, Reason, Rejected, RetryLater, Sent, SharedLimit
 from bridge.notifiers import RobotNotifier
 from bridge.redact import Mask
-from bridge.send.chat import Shown, previewed
+from bridge.send.chat import Shown, perhaps_repeated, previewed
 from bridge.send.http_types import Failure, Reply, Request, reason_of
 from bridge.send.integration import PATH, Check, Egress, OneRequest, Preview, check_address
 from bridge.url import origin
 
 _HEADERS = ("content-type: application/json; charset=utf-8",)
 _UNKNOWN_ATTEMPTS = 5  # what is refused with a code that is not known is attempted so often, then dead
-_REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 _SAID = 200  # characters of a tool's own words that are kept
 
 
@@ -90,7 +89,7 @@ class Robot(OneRequest):
 
     def request(self, delivery: Delivery, now: datetime) -> Request:
         if delivery.unsure_at:
-            delivery = replace(delivery, note=" ".join(filter(None, (delivery.note, _REPEATED))))
+            delivery = perhaps_repeated(delivery)
         body = json.dumps(self.body(Shown.of(delivery, now), now), ensure_ascii=False)
         return Request(self.url(now), _HEADERS, body.encode())
 

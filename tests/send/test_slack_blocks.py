@@ -206,7 +206,7 @@ def test_a_button_says_whether_the_bridge_edits_its_message(
 @given(notifier=st.text(min_size=1, max_size=100), target=st.text(min_size=1, max_size=200), deed=st.sampled_from(Deed))
 def test_a_button_comes_back_as_it_was(notifier: str, target: str, deed: Deed) -> None:
     button = Button(deed=deed, notifier=notifier, target=target)
-    made = button.element
+    made = button.element()
     assert refusal_of("x", [{"type": "actions", "elements": [made]}]) is None
     back = read_button(made["action_id"], made["value"])
     assert back == (button if notifier.isprintable() and target.isprintable() else None)

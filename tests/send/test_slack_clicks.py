@@ -41,7 +41,7 @@ PAYLOAD: dict[str, Any] = {
     "team": {"id": "T024BE91L"},
     "channel": {"id": "C024BE91L"},
     "message": {"ts": "1.5", "text": "It failed", "blocks": []},
-    "actions": [BUTTON.element],
+    "actions": [BUTTON.element()],
     "response_url": "https://hooks.slack.com/actions/x",
 }  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_answers_go_to_slacks_own_host(url: str, api: str, expected: bool) -> No
 
 def test_in_place_of_the_button_the_message_says_what_was_done() -> None:
     section = {"type": "section", "block_id": "b0", "text": {"type": "mrkdwn", "text": "It failed"}}
-    buttons = {"type": "actions", "block_id": "b1", "elements": [BUTTON.element, OTHER.element]}
+    buttons = {"type": "actions", "block_id": "b1", "elements": [BUTTON.element(), OTHER.element()]}
     last = {"type": "context", "elements": [{"type": "mrkdwn", "text": "failed"}]}
 
     content = to_all(a_click(section, buttons, last), BUTTON, "silenced by <@U1> until 2026-11-21T13:00:00Z")
@@ -167,7 +167,7 @@ def test_in_place_of_the_button_the_message_says_what_was_done() -> None:
         "blocks": [
             {"type": "section", "text": section["text"]},
             {"type": "context", "elements": [{"type": "mrkdwn", "text": said, "verbatim": True}]},
-            {"type": "actions", "elements": [OTHER.element]},
+            {"type": "actions", "elements": [OTHER.element()]},
             last,
         ],
     }

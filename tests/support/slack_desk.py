@@ -65,7 +65,7 @@ class Desk:
 
     def shows(self, *buttons: Button) -> Post:
         said = {"type": "section", "text": {"type": "mrkdwn", "text": "It failed"}}
-        blocks = [said, {"type": "actions", "elements": [button.element for button in buttons]}]
+        blocks = [said, {"type": "actions", "elements": [button.element() for button in buttons]}]
         return self.slack.workspace.post(self.slack.workspace.channel("C024BE91L"), "U1", "It failed", blocks)
 
     def said(self, count: int = 1) -> list[str]:

@@ -13,17 +13,17 @@ from zoneinfo import ZoneInfo
 from bridge.decide.rules.matching import LevelEvent
 from bridge.decide.rules.picks import Choice
 from bridge.decide.rules.rulebook import MessageTemplate
-from bridge.decide.templates.functions import LINKS, Names, TemplateFault, variables
+from bridge.decide.templates.functions import LANGUAGE, LINKS, Names, TemplateFault, variables
 from bridge.decide.templates.rendering import Template, rendered, value
-from bridge.decide.text.times import human, iso
+from bridge.decide.text.times import iso
 from bridge.decide.text.values import CUT_MARK, LONGEST_TEXT, basename, cut, ident, shown
+from bridge.language import ENGLISH, NOT_SENT_TO, Language, language_of
 from bridge.links import NO_LINKS, Links
 from bridge.model import (
     DONE,
     FAILED,
     GONE,
     NEW,
-    NOT_SENT_TO,
     OUTPUTS_KEPT,
     RUNNING,
     SUBMITTED,
@@ -31,6 +31,7 @@ from bridge.model import (
     Job,
     Message,
     NewDelivery,
+    Silence,
     Transition,
 )
 from bridge.notifiers import Notifier
@@ -161,6 +162,12 @@ def _cut(text: str | None) -> str | None:
     return text and cut(text)
 
 
+def silence_over(silence: Silence, language: Language) -> str:
+    """Say that a silence has ended, whose it was and why."""
+    facts = {"who": silence.author, "reason": silence.reason}
+    return language.say("The silence by {who} ({reason}) is over.", **facts)
+
+
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else round(seconds)
 
@@ -194,8 +201,9 @@ def per_notifier(notifier: Notifier, names: Names) -> PerNotifier:
         return PerNotifier(channel=channels[0], fault=f"channel: {error}")
     if wanted in channels:
         return PerNotifier(channel=wanted)
-    note = f"meant for channel {shown(wanted)}, which is not among channels" if wanted else None
-    return PerNotifier(channel=channels[0], note=note)
+    language: Language = names.get(LANGUAGE, ENGLISH)
+    meant = language.say("meant for channel {channel}, which is not among channels", channel=shown(wanted))
+    return PerNotifier(channel=channels[0], note=meant if wanted else None)
 
 
 FOR_ANY = PerNotifier()
@@ -264,7 +272,8 @@ def _subject(message: Message) -> str | None:
 
 def as_fallback(message: Message, dead: str, why: str, notifier: Notifier, own: PerNotifier = FOR_ANY) -> NewDelivery:
     """Return the delivery to a fallback of a message that could not be sent to the notifier `dead`."""
-    delivery = delivery_to(message, notifier, note=f"{NOT_SENT_TO}{dead}: {why}", own=own)
+    note = f"{language_of(message.language).say(NOT_SENT_TO)}{dead}: {why}"
+    delivery = delivery_to(message, notifier, note=note, own=own)
     return replace(delivery, id=ident("dlv", message.id, dead, notifier.name))
 
 
@@ -309,6 +318,7 @@ def build(
     level_event: LevelEvent | None = None,
     links: Links = NO_LINKS,
     mention: tuple[str, ...] = (),
+    language: Language = ENGLISH,
 ) -> Built:
     """Return the message of a transition, or of the time in state that it began (or ended, if that is `recovered`).
 
@@ -316,7 +326,7 @@ def build(
     """
     recovered = level_event and level_event.recovered
     in_state = level_event is not None and not recovered
-    names = variables(transition, rule, queue_names, zone=zone, links=links, in_state=in_state)
+    names = variables(transition, rule, queue_names, zone=zone, links=links, in_state=in_state, language=language)
     title, text, fault = "", "", None
     if not recovered:  # a text that says what is wrong does not fit its end
         try:
@@ -325,14 +335,14 @@ def build(
         except TemplateFault as error:
             title, text, fault = "", "", str(error)
     if not text and (fault or recovered or not template.text):
-        text = default_text(transition, level_event)
-    title = cut(title or default_title(transition, level_event))
+        text = default_text(transition, level_event, language)
+    title = cut(title or default_title(transition, level_event, language))
     message = Message(
         id=_message_id(transition, rule, level_event),
         kind=level_event.kind if level_event else "transition",
-        title=f"{title} (inferred)" if transition.inferred else title,
+        title=language.say("{title} (inferred)", title=title) if transition.inferred else title,
         text=cut(text),
-        fields=_fields(template.fields, names["job"]),
+        fields=_fields(template.fields, names["job"], language),
         event=event(transition, rule, queue_names, level_event=level_event, links=links),
         bucket=transition.job.bucket,
         job_id=transition.job.id,
@@ -344,6 +354,7 @@ def build(
         file=file_of(transition.job),
         mention=() if recovered else mention,
         links=tuple(names[LINKS]),
+        language=language.tag,
         happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
@@ -361,15 +372,19 @@ def _message_id(transition: Transition, rule: str | None, level_event: LevelEven
     return ident("msg", *parts, *((level_event.kind, str(level_event.count)) if level_event else ()))
 
 
-def default_title(transition: Transition, level_event: LevelEvent | None = None) -> str:
-    job, what = transition.job, transition.to
-    if level_event:
-        until = transition.happened_at if level_event.recovered else transition.seen_at
-        lasted = human(max(0.0, (until - level_event.since).total_seconds()))
-        what = f"{'still ' if level_event.again else ''}{level_event.state} for {lasted}"
-        if level_event.recovered:
-            what = f"{transition.to} after {lasted} {level_event.state}"
-    return f"{job.tag or 'Job'} {what}: {file_of(job)}"
+def default_title(transition: Transition, level_event: LevelEvent | None = None, language: Language = ENGLISH) -> str:
+    job = transition.job
+    facts = {"tag": job.tag or language.say("Job"), "state": language.state(transition.to), "file": file_of(job)}
+    if level_event is None:
+        return language.say("{tag} {state}: {file}", **facts)
+    until = transition.happened_at if level_event.recovered else transition.seen_at
+    lasted = language.span(max(0.0, (until - level_event.since).total_seconds()))
+    facts |= {"lasted": lasted, "left": language.state(level_event.state)}
+    if level_event.recovered:
+        return language.say("{tag} {state} after {lasted} {left}: {file}", **facts)
+    if level_event.again:
+        return language.say("{tag} still {left} for {lasted}: {file}", **facts)
+    return language.say("{tag} {left} for {lasted}: {file}", **facts)
 
 
 _SHORT_ID = 8
@@ -380,46 +395,58 @@ def file_of(job: Job) -> str:
     return basename(job.input or "") or job.id[:_SHORT_ID]
 
 
-def default_text(transition: Transition, level_event: LevelEvent | None = None) -> str:
+def default_text(transition: Transition, level_event: LevelEvent | None = None, language: Language = ENGLISH) -> str:
     """Say in one line what a person wants to know first."""
-    job, seconds = transition.job, transition.job.seconds(transition.seen_at)
+    say, job, was = language.say, transition.job, language.state(transition.was)
     if level_event and not level_event.recovered:
-        limit, progress = human(level_event.after.total_seconds()), job.progress
-        done = "" if progress is None else f"; {progress} % done"
-        return f"{level_event.state} since {iso(level_event.since)}; the rule allows {limit}{done}"
+        return _overdue(level_event, job.progress, language)
     if transition.to == FAILED:
-        return _reason(job)
+        return _reason(job, language)
     if transition.to == GONE:
-        return f"CI no longer knows this job; it was {transition.was} when last seen."
-    if job.ended_at and seconds["duration"] is not None and not transition.inferred:
-        waited = "" if seconds["wait"] is None else f" after waiting {human(seconds['wait'])}"
-        return f"took {human(seconds['duration'])}{waited}"
+        return say("CI no longer knows this job; it was {was} when last seen.", was=was)
+    spans = job.seconds(transition.seen_at)
+    took, waited = (None if spans[name] is None else language.span(spans[name]) for name in ("duration", "wait"))
+    if job.ended_at and took and not transition.inferred:
+        facts = {"took": took, "waited": waited}
+        return say("took {took} after waiting {waited}", **facts) if waited else say("took {took}", **facts)
     if transition.inferred and transition.to == SUBMITTED:
-        return f"was submitted at {iso(job.created_at)}"
-    if transition.to == RUNNING and job.started_at and seconds["wait"] is not None:
-        return f"started after waiting {human(seconds['wait'])}"
-    if transition.was == NEW:
-        return "seen for the first time"
-    return f"was {transition.was} before"
+        return say("was submitted at {time}", time=iso(job.created_at))
+    if transition.to == RUNNING and job.started_at and waited:
+        return say("started after waiting {waited}", waited=waited)
+    return say("seen for the first time") if transition.was == NEW else say("was {was} before", was=was)
 
 
-def _reason(job: Job) -> str:
+def _overdue(level_event: LevelEvent, progress: int | None, language: Language) -> str:
+    facts: dict[str, object] = {
+        "state": language.state(level_event.state),
+        "since": iso(level_event.since),
+        "limit": language.span(level_event.after.total_seconds()),
+        "progress": progress,
+    }
+    if progress is None:
+        return language.say("{state} since {since}; the rule allows {limit}", **facts)
+    return language.say("{state} since {since}; the rule allows {limit}; {progress} % done", **facts)
+
+
+def _reason(job: Job, language: Language) -> str:
     if not job.code or job.code in (job.message or ""):
-        return job.message or "CI gave no reason."
-    return f"{job.message} ({job.code})" if job.message else f"CI gave no reason but {job.code}."
+        return job.message or language.say("CI gave no reason.")
+    if job.message:
+        return f"{job.message} ({job.code})"
+    return language.say("CI gave no reason but {code}.", code=job.code)
 
 
-def _fields(names: tuple[str, ...], job: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    texts = ((name, _field_text(job.get(f"{name}_name") or job.get(name))) for name in names)
+def _fields(names: tuple[str, ...], job: Mapping[str, Any], language: Language) -> tuple[tuple[str, str], ...]:
+    texts = ((name, _field_text(job.get(f"{name}_name") or job.get(name), language)) for name in names)
     return tuple((name, cut(text)) for name, text in texts if text)
 
 
-def _field_text(value: object) -> str:
+def _field_text(value: object, language: Language) -> str:
     match value:
         case None:
             return ""
         case float():
-            return human(value)  # only spans of time are floats
+            return language.span(value)  # only spans of time are floats
         case datetime():
             return iso(value) or ""
         case list():
@@ -433,13 +460,14 @@ def test_message(
     nonce: str,
     now: datetime,
     links: Links = NO_LINKS,  # noqa: PT028  (no test)
+    language: Language = ENGLISH,  # noqa: PT028
 ) -> Message:
     """Return the message of `notifier test`: it says that it is one, and takes the same way as any other."""
     return Message(
         id=ident("msg", "test", notifier, nonce),
         kind="test",
-        title=f"Test of notifier {notifier}",
-        text="This is a test from ci-bridge. If you can read it, deliveries arrive here.",
+        title=language.say("Test of notifier {notifier}", notifier=notifier),
+        text=language.say("This is a test from ci-bridge. If you can read it, deliveries arrive here."),
         fields=(),
         event=envelope(
             "test",
@@ -449,5 +477,6 @@ def test_message(
             data={"test": True, "notifier": notifier, "url": links.overview()},
         ),
         public_url=links.base,
+        language=language.tag,
         happened_at=now,
     )

@@ -13,6 +13,7 @@ from typing import Any
 from bridge.decide.messages.build import LARGEST_EVENT, delivery_id, envelope, numbered
 from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
+from bridge.language import ENGLISH, Language
 from bridge.links import NO_LINKS, Links
 from bridge.model import FAILED, GONE, SUCCESS, Gate, Message, NewDelivery, Silence, worst_first
 
@@ -82,6 +83,7 @@ def digest_delivery(
     note: str | None = None,
     links: Links = NO_LINKS,
     mention: tuple[str, ...] = (),
+    language: Language = ENGLISH,
 ) -> NewDelivery:
     """Return the delivery of a digest: it belongs to no job, and so to no order and no thread."""
     message_id = ident("msg", "digest", digest.gate, digest.name, digest.notifier, digest.origin)
@@ -90,14 +92,15 @@ def digest_delivery(
     message = Message(
         id=message_id,
         kind="digest",
-        title=cut(_title(digest, silence, states)),
-        text=_text(digest, states[:_MOST_STATES]),
+        title=cut(_title(digest, silence, states, language)),
+        text=_text(digest, states[:_MOST_STATES], language),
         fields=(),
         event=_event(digest, silence, links.digest(id_)),
         rule=digest.name if digest.gate in ("group", "throttle") else None,
         public_url=links.base,
         file=digest.first[0].file if digest.total == 1 and digest.first else None,
         mention=mention,
+        language=language.tag,
         happened_at=min(digest.due_at, now),
     )
     return NewDelivery(
@@ -108,35 +111,43 @@ def digest_delivery(
 # --- title and text -------------------------------------------------------------------------------------------------
 
 
-def _title(digest: Digest, silence: Silence | None, states: Sequence[str]) -> str:
+def _title(digest: Digest, silence: Silence | None, states: Sequence[str], language: Language) -> str:
+    say, facts = language.say, {"n": digest.total, "name": digest.name}
     match digest.gate:
         case "fallback":
-            return _not_delivered(digest)
+            return _not_delivered(digest, language)
         case "group":
-            common = ", ".join(f"{field} {value or 'none'}" for field, value in digest.by.items())
+            common = ", ".join(f"{field} {value or say('none')}" for field, value in digest.by.items())
             what = f"{digest.name} ({common})" if common else digest.name
         case "throttle":
-            what = f"... and {digest.total:,} more by {digest.name}"
+            what = say("... and {n:,} more by {name}", **facts)
         case "mute":
-            what = f'{digest.total:,} held by the mute "{digest.name}", now over'
+            what = say('{n:,} held by the mute "{name}", now over', **facts)
         case "flood":
-            what = f"{digest.total:,} more messages for this channel within a minute"
+            what = say("{n:,} more messages for this channel within a minute", **facts)
         case _:
-            what = f"{silence or 'A silence'} is over, {digest.total:,} held"
-    counts = [f"{digest.counts[state]:,} {state or 'digests'}" for state in states[:_MOST_STATES]]
+            what = say("A silence is over, {n:,} held", **facts)
+            if silence:
+                facts |= {"who": silence.author, "reason": silence.reason}
+                what = say("The silence by {who} ({reason}) is over, {n:,} held", **facts)
+    counts = [
+        f"{digest.counts[state]:,} {language.state(state) if state else say('digests')}"
+        for state in states[:_MOST_STATES]
+    ]
     if rest := sum(digest.counts[state] for state in states[_MOST_STATES:]):
-        counts.append(f"{rest:,} others")
+        counts.append(say("{n:,} others", n=rest))
     return f"{what}: {', '.join(counts)}"
 
 
-def _not_delivered(digest: Digest) -> str:
-    what = f"{digest.total:,} messages"
+def _not_delivered(digest: Digest, language: Language) -> str:
+    what = language.say("{n:,} messages", n=digest.total)
     if digest.total == 1 and digest.first:
         what = digest.first[0].file or digest.first[0].title
-    return f"Not delivered to {digest.name} ({digest.by.get('reason') or 'no reason'}): {what}"
+    reason = digest.by.get("reason") or language.say("no reason")
+    return language.say("Not delivered to {name} ({reason}): {what}", name=digest.name, reason=reason, what=what)
 
 
-def _text(digest: Digest, states: Sequence[str]) -> str:
+def _text(digest: Digest, states: Sequence[str], language: Language) -> str:
     """Quote the first of each state, equal reasons as one line, as many as there is room for; count the others.
 
     What went well is only quoted where nothing else did not.
@@ -145,12 +156,12 @@ def _text(digest: Digest, states: Sequence[str]) -> str:
     why = digest.by.get("why") if digest.gate == "fallback" else None
     lines = [cut(why, _LONGEST_LINE)] if why else []
     size, told = sum(map(_size, lines)), 0
-    for line, count in (found for state in states for found in _lines(digest.of(state))):
+    for line, count in (found for state in states for found in _lines(digest.of(state), language)):
         if size + _size(line) > _LONGEST_TEXT:
             break
         lines.append(line)
         size, told = size + _size(line), told + count
-    more = [f"... and {digest.total - told:,} more"] if digest.total > told else []
+    more = [language.say("... and {n:,} more", n=digest.total - told)] if digest.total > told else []
     return "\n".join(lines + more)
 
 
@@ -158,14 +169,14 @@ def _size(line: str) -> int:
     return len(escape(line)) + 1 + _LONGER_BY
 
 
-def _lines(members: Sequence[Member]) -> Iterator[tuple[str, int]]:
+def _lines(members: Sequence[Member], language: Language) -> Iterator[tuple[str, int]]:
     """Yield the lines about members of one state, and how many each is about; the most frequent reason first."""
     same: dict[str | int, list[Member]] = defaultdict(list)
     for n, member in enumerate(members):
         said = " ".join(member.text.split()) if member.state in _HAVE_REASONS else ""
         same[said or n].append(member)
     for reason, equal in sorted(same.items(), key=lambda one: -len(one[1]))[:FIRST]:
-        yield (_one(equal[0]) if len(equal) == 1 else _several(str(reason), equal)), len(equal)
+        yield (_one(equal[0]) if len(equal) == 1 else _several(str(reason), equal, language)), len(equal)
 
 
 def _one(member: Member) -> str:
@@ -173,12 +184,15 @@ def _one(member: Member) -> str:
     return f"• {iso(member.happened_at)} {cut(said, _LONGEST_LINE)}"
 
 
-def _several(reason: str, equal: Sequence[Member]) -> str:
+def _several(reason: str, equal: Sequence[Member], language: Language) -> str:
     files = [cut(member.file, _LONGEST_FILE) for member in equal[:_MOST_FILES] if member.file]
-    left = f" and {len(equal) - len(files):,} more" if len(equal) > len(files) else ""
-    named = f": {', '.join(files)}{left}" if files else ""
+    named = ", ".join(files)
+    if files and len(equal) > len(files):
+        named = language.say("{files} and {n:,} more", files=named, n=len(equal) - len(files))
     since = iso(min(member.happened_at for member in equal))
-    return f"• {len(equal):,} x {cut(reason.rstrip('.'), _LONGEST_LINE)}, since {since}{named}"
+    facts = {"n": len(equal), "reason": cut(reason.rstrip("."), _LONGEST_LINE), "since": since}
+    same = language.say("{n:,} x {reason}, since {since}", **facts)
+    return f"• {same}: {named}" if named else f"• {same}"
 
 
 # --- the event ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from bridge.decide.messages.build import LARGEST_EVENT, envelope, file_of, numbe
 from bridge.decide.rules.incidents import ALARM_FIELDS, Absence, Backlog, FanIn, Threshold, deadline, how_far
 from bridge.decide.rules.matching import Rule
 from bridge.decide.text.times import human, iso
-from bridge.decide.text.values import cut, ident
+from bridge.decide.text.values import States, cut, ident, listing
+from bridge.language import ENGLISH, Language
 from bridge.links import NO_LINKS, Links
 from bridge.model import CLOSED, SUCCESS, Incident, IncidentJob, IncidentKey, Job, Message, worst_first
 
@@ -40,7 +41,12 @@ class IncidentNews:
 
 
 def incident_message(
-    news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], *, links: Links = NO_LINKS
+    news: IncidentNews,
+    rule: Rule,
+    queue_names: Mapping[str, str],
+    *,
+    links: Links = NO_LINKS,
+    language: Language = ENGLISH,
 ) -> Message:
     """Return the message; the same news make the same one."""
     incident, event = news.incident, news.event
@@ -49,16 +55,17 @@ def incident_message(
     message = Message(
         id=message_id(incident.of, incident.generation, event, *number),
         kind="incident",
-        title=cut(_title(news, rule, queue_names)),
-        text="\n".join(_lines(news, rule)),
-        fields=_fields(news, queue_names),
-        event=_event(news, rule, queue_names, links),
+        title=cut(_title(news, rule, queue_names, language)),
+        text="\n".join(_lines(news, rule, language)),
+        fields=_fields(news, queue_names, language),
+        event=_event(news, rule, queue_names, links, language),
         rule=rule.name,
         state=_state(news),
         public_url=links.base,
         mention=rule.mention if event in ("opened", "escalated") else (),
         incident=incident.id,
         jobs=_names(news),
+        language=language.tag,
         happened_at=happened_at(news),
     )
     return _of_job(message, news) if rule.incident is None else message
@@ -79,22 +86,28 @@ def _of_job(message: Message, news: IncidentNews) -> Message:
 
 
 def present_message(
-    news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], *, links: Links = NO_LINKS
+    news: IncidentNews,
+    rule: Rule | None,
+    queue_names: Mapping[str, str],
+    *,
+    links: Links = NO_LINKS,
+    language: Language = ENGLISH,
 ) -> Message:
     """Return what the first message of an incident's thread shows now; None: its rule is no longer in rules.toml."""
     incident = news.incident
     return Message(
         id="",
         kind="incident",
-        title=cut(_present_title(news, rule, queue_names)),
-        text="\n".join(_present_lines(news, rule)),
-        fields=_fields(news, queue_names),
-        event=_event(news, rule, queue_names, links),
+        title=cut(_present_title(news, rule, queue_names, language)),
+        text="\n".join(_present_lines(news, rule, language)),
+        fields=_fields(news, queue_names, language),
+        event=_event(news, rule, queue_names, links, language),
         rule=incident.rule,
         state=_state(news),
         public_url=links.base,
         incident=incident.id,
         jobs=_names(news),
+        language=language.tag,
         happened_at=news.now,
     )
 
@@ -159,97 +172,134 @@ def shown_value(field: str, value: str, queue_names: Mapping[str, str]) -> str:
     return queue_names.get(value, value) if field == "queue" else value
 
 
-def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str]) -> str:
+def _title(news: IncidentNews, rule: Rule, queue_names: Mapping[str, str], language: Language) -> str:
+    say = language.say
     incident, key = news.incident, key_text(news.incident, queue_names)
     if rule.incident is None and news.jobs and news.jobs[-1][1]:
         key = file_of(news.jobs[-1][1])
     name = f"{rule.name} ({key})" if key else rule.name
     match news.event:
         case "opened":
-            over = f", over since {iso(incident.closed_at)}" if incident.closed_at else ""
-            return f"{name}: {what(rule, incident, news.states, opens=True)}{over}"
+            about = f"{name}: {what(rule, incident, news.states, opens=True, language=language)}"
+            if incident.closed_at is None:
+                return about
+            return say("{about}, over since {since}", about=about, since=iso(incident.closed_at))
         case "joined":
-            return f"{name}: {incident.counted:,} by now"
+            return say("{name}: {n:,} by now", name=name, n=incident.counted)
         case "escalated":
-            after = human(rule.escalate.after.total_seconds()) if rule.escalate else "some time"
-            return f"Nobody has acknowledged for {after}: {name}: {what(rule, incident, news.states)}"
+            after = language.span(rule.escalate.after.total_seconds()) if rule.escalate else say("some time")
+            about = f"{name}: {what(rule, incident, news.states, language=language)}"
+            return say("Nobody has acknowledged for {after}: {about}", after=after, about=about)
         case "closed":
-            return f"{name} is over after {_lasted(incident)}"
-    ended = "is complete" if news.event == "completed" else "has failed"
-    again = f", again (number {incident.generation})" if incident.generation > 1 else ""
-    return f"{name} {ended}{again}: {_counts(news.states)}"
+            return say("{name} is over after {lasted}", name=name, lasted=_lasted(incident, language))
+    ended = say("{name} is complete", name=name) if news.event == "completed" else say("{name} has failed", name=name)
+    if incident.generation > 1:
+        ended = say("{ended}, again (number {n})", ended=ended, n=incident.generation)
+    return f"{ended}: {_counts(news.states, language)}"
 
 
-def what(rule: Rule, incident: Incident, states: Mapping[str, int], *, opens: bool = False) -> str:
+def what(
+    rule: Rule,
+    incident: Incident,
+    states: Mapping[str, int],
+    *,
+    opens: bool = False,
+    language: Language = ENGLISH,
+) -> str:
     """Say what an incident of a rule is about: "5 Failed within 10 min" when it opens, later "9 Failed".
 
     `states` are those of its jobs.
     """
+    say = language.say
     match rule.incident:
         case Threshold() as spec:
-            return _what_came(spec, incident.counted, opens=opens)
+            return _what_came(spec, incident.counted, language, opens=opens)
         case Absence() as spec:
-            inside = f" of {spec.window}" if spec.window else ""
-            return f"no {spec.wanted} for {human(spec.after.total_seconds())}{inside}"
+            absent = {"states": _listed(spec.wanted, language), "after": language.span(spec.after.total_seconds())}
+            if spec.window:
+                return say("no {states} for {after} of {window}", **absent, window=spec.window)
+            return say("no {states} for {after}", **absent)
         case Backlog() as spec:
-            return f"{incident.counted:,} jobs are {spec.states} for more than {human(spec.after.total_seconds())}"
+            waiting = {"states": _listed(spec.states, language), "after": language.span(spec.after.total_seconds())}
+            return say("{n:,} jobs are {states} for more than {after}", **waiting, n=incident.counted)
         case FanIn():
-            expected = f" of {incident.expected:,}" if incident.expected else ""
             done = sum(number for state, number in states.items() if state in CLOSED)
-            return f"{incident.total:,}{expected} jobs are there, {done:,} of them done"
-    after = human(rule.level.after.total_seconds()) if rule.level else "as long as its rule allows"
-    return f"{next(iter(states), 'in its state')} for more than {after}"
+            facts = {"n": incident.total, "expected": incident.expected, "done": done}
+            if incident.expected:
+                return say("{n:,} of {expected:,} jobs are there, {done:,} of them done", **facts)
+            return say("{n:,} jobs are there, {done:,} of them done", **facts)
+    after = language.span(rule.level.after.total_seconds()) if rule.level else say("as long as its rule allows")
+    state = language.state(next(iter(states), "")) or say("in its state")
+    return say("{state} for more than {after}", state=state, after=after)
 
 
-def _what_came(spec: Threshold, counted: int, *, opens: bool) -> str:
-    within = f" within {human(spec.within.total_seconds())}" if spec.within else ""
+def _listed(states: States, language: Language) -> str:
+    return listing([language.state(word) for word in sorted(states.words)])
+
+
+def _what_came(spec: Threshold, counted: int, language: Language, *, opens: bool) -> str:
+    say = language.say
     if spec.last is not None:
-        return f"{spec.limit} % of the last {spec.last} jobs are {spec.wanted}"
-    came = f"{counted:,} {spec.wanted}"
+        facts = {"limit": spec.limit, "last": spec.last, "states": _listed(spec.wanted, language)}
+        return say("{limit} % of the last {last} jobs are {states}", **facts)
+    came = say("{n:,} {states}", n=counted, states=_listed(spec.wanted, language))
     if not opens:
         return came
-    in_a_row = " in a row" if spec.in_a_row else ""
-    least = spec.limit.least
-    return f"{came}{in_a_row}{within}" if counted <= least else f"{came}, {least:,} of them{in_a_row}{within}"
+    if counted > spec.limit.least:
+        came = say("{came}, {n:,} of them", came=came, n=spec.limit.least)
+    if spec.in_a_row:
+        came = say("{came} in a row", came=came)
+    if spec.within:
+        came = say("{came} within {time}", came=came, time=language.span(spec.within.total_seconds()))
+    return came
 
 
-def _present_title(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str]) -> str:
+def _present_title(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], language: Language) -> str:
+    say = language.say
     incident, key = news.incident, key_text(news.incident, queue_names)
     if rule and news.event in ("completed", "failed"):
-        return _title(news, rule, queue_names)
+        return _title(news, rule, queue_names, language)
     name = f"{incident.rule} ({key})" if key else incident.rule
-    about = what(rule, incident, news.states) if rule else f"{incident.total:,} jobs"
+    about = say("{n:,} jobs", n=incident.total)
+    if rule:
+        about = what(rule, incident, news.states, language=language)
+    about = f"{name}: {about}"
     if incident.closed_at:
-        return f"{name}: {about}, over after {_lasted(incident)}"
+        return say("{about}, over after {lasted}", about=about, lasted=_lasted(incident, language))
     if rule and isinstance(rule.incident, Threshold):
-        return f"{name}: {about} since {iso(incident.opened_at)}"
-    return f"{name}: {about}"
+        return say("{about} since {since}", about=about, since=iso(incident.opened_at))
+    return about
 
 
-def _present_lines(news: IncidentNews, rule: Rule | None) -> Iterator[str]:
-    incident = news.incident
+def _present_lines(news: IncidentNews, rule: Rule | None, language: Language) -> Iterator[str]:
+    say, incident = language.say, news.incident
     if news.states and news.event not in ("completed", "failed"):
-        yield _counts(news.states)
+        yield _counts(news.states, language)
     if incident.acknowledged_at:
-        yield f"Acknowledged by {incident.acknowledged_by} at {iso(incident.acknowledged_at)}."
+        facts = {"who": incident.acknowledged_by, "time": iso(incident.acknowledged_at)}
+        yield say("Acknowledged by {who} at {time}.", **facts)
     if incident.escalated_at:
-        to = f" to {', '.join(rule.escalate.notify)}" if rule and rule.escalate else ""
-        yield f"Escalated{to} at {iso(incident.escalated_at)}."
+        to = ", ".join(rule.escalate.notify) if rule and rule.escalate else None
+        facts = {"time": iso(incident.escalated_at), "to": to}
+        yield say("Escalated to {to} at {time}.", **facts) if to else say("Escalated at {time}.", **facts)
     if incident.closed_at:
-        why = f": {incident.closed_why}" if incident.closed_why else ""
-        yield f"Closed at {iso(incident.closed_at)}{why}."
-    yield from _job_lines(news)
+        facts = {"time": iso(incident.closed_at), "why": incident.closed_why}
+        yield say("Closed at {time}: {why}.", **facts) if facts["why"] else say("Closed at {time}.", **facts)
+    yield from _job_lines(news, language)
 
 
-def _fields(news: IncidentNews, queue_names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _fields(news: IncidentNews, queue_names: Mapping[str, str], language: Language) -> tuple[tuple[str, str], ...]:
     """Return whether an incident is open, and what its key is made of; nothing for what is said after the first."""
     incident = news.incident
     if news.event == "joined":
         return ()
-    state = f"acknowledged by {incident.acknowledged_by}" if incident.acknowledged_at else "open"
-    state = "closed" if incident.closed_at else state
+    state = language.say("open")
+    if incident.acknowledged_at:
+        state = language.say("acknowledged by {who}", who=incident.acknowledged_by)
+    if incident.closed_at:
+        state = language.say("closed")
     by = ((name, shown_value(name, value, queue_names)) for name, value in incident.by)
-    return (("incident", state), *by)
+    return ((language.say("incident"), state), *by)
 
 
 def how_it_stands(
@@ -289,34 +339,38 @@ def _so_far(spec: Threshold, jobs: Sequence[IncidentJob], now: datetime) -> str:
     return f"{number:,} of {spec.limit.least:,}{' in a row' if spec.in_a_row else ''}{within}"
 
 
-def _lasted(incident: Incident) -> str:
+def _lasted(incident: Incident, language: Language) -> str:
     began, ended = incident.opened_at, incident.closed_at
-    return human(max(0.0, (ended - began).total_seconds())) if began and ended else "some time"
+    if began is None or ended is None:
+        return language.say("some time")
+    return language.span(max(0.0, (ended - began).total_seconds()))
 
 
-def _counts(states: Mapping[str, int]) -> str:
-    return ", ".join(f"{states[state]:,} {state}" for state in worst_first(states)) or "no jobs"
+def _counts(states: Mapping[str, int], language: Language) -> str:
+    counts = [f"{states[state]:,} {language.state(state)}" for state in worst_first(states)]
+    return ", ".join(counts) or language.say("no jobs")
 
 
-def _lines(news: IncidentNews, rule: Rule) -> Iterator[str]:
+def _lines(news: IncidentNews, rule: Rule, language: Language) -> Iterator[str]:
     """Yield the lines of the text: how many are in which state, then the last ones, what went wrong before the rest."""
     incident = news.incident
     if news.states and news.event not in ("completed", "failed"):
-        yield _counts(news.states)
+        yield _counts(news.states, language)
     if news.event == "opened" and isinstance(rule.incident, Absence):
-        yield f"The last one was at {iso(incident.last_at)}." if incident.last_at else "None was seen since the start."
+        last = language.say("The last one was at {time}.", time=iso(incident.last_at))
+        yield last if incident.last_at else language.say("None was seen since the start.")
     if news.event != "closed":
-        yield from _job_lines(news)
+        yield from _job_lines(news, language)
 
 
-def _job_lines(news: IncidentNews) -> Iterator[str]:
+def _job_lines(news: IncidentNews, language: Language) -> Iterator[str]:
     quoted = _quoted(news)
     for member, job in quoted:
         why = " ".join((job.message or job.code or "").split()) if job else ""
         said = f"{_name(member, job)}{f' - {why}' if why else ''}"
-        yield cut(f"• {iso(member.happened_at)} {member.state}: {said}", _LONGEST_LINE)
+        yield cut(f"• {iso(member.happened_at)} {language.state(member.state)}: {said}", _LONGEST_LINE)
     if news.incident.total > len(quoted) > 0:
-        yield f"... of {news.incident.total:,} jobs"
+        yield language.say("... of {n:,} jobs", n=news.incident.total)
 
 
 def _quoted(news: IncidentNews) -> Sequence[tuple[IncidentJob, Job | None]]:
@@ -336,7 +390,9 @@ def _names(news: IncidentNews) -> tuple[tuple[str, str], ...]:
 # --- the event ------------------------------------------------------------------------------------------------------
 
 
-def _event(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], links: Links) -> dict[str, Any]:
+def _event(
+    news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str], links: Links, language: Language
+) -> dict[str, Any]:
     incident, when = news.incident, happened_at(news)
     is_fan_in = rule is not None and isinstance(rule.incident, FanIn)
     late = max(0.0, (news.now - when).total_seconds())
@@ -347,7 +403,7 @@ def _event(news: IncidentNews, rule: Rule | None, queue_names: Mapping[str, str]
         "by": dict(incident.by),
         "queue_name": queue_names.get(dict(incident.by).get("queue", "")),
         "generation": incident.generation,
-        "what": what(rule, incident, news.states) if rule else None,
+        "what": what(rule, incident, news.states, language=language) if rule else None,
         "opened_at": iso(incident.opened_at),
         "closed_at": iso(incident.closed_at),
         "late_seconds": round(late),

@@ -8,45 +8,66 @@ from typing import Any
 
 from bridge.decide.messages.build import delivery_to, envelope
 from bridge.decide.rules.matching import Rule
-from bridge.decide.text.times import human, iso
+from bridge.decide.text.times import iso
 from bridge.decide.text.values import cut, ident
+from bridge.language import ENGLISH, Language
 from bridge.links import NO_LINKS, Links
 from bridge.model import Blindness, Message, NewDelivery, Watch
 from bridge.notifiers import Notifier
 
 
-def blind_message(watch: Watch, blind: Blindness, rule: Rule, *, error: str, now: datetime, links: Links) -> Message:
+def blind_message(
+    watch: Watch,
+    blind: Blindness,
+    rule: Rule,
+    *,
+    error: str,
+    now: datetime,
+    links: Links,
+    language: Language = ENGLISH,
+) -> Message:
     """Return the message that no poll of a watch has been complete for as long as the rule says."""
-    lasted, since = human((now - blind.since).total_seconds()), iso(blind.since)
+    lasted, since = language.span((now - blind.since).total_seconds()), iso(blind.since)
     return _message(
         "blind",
         watch,
         blind,
         rule,
-        title=f"Watch {watch.name} cannot see: no complete poll for {lasted}",
-        text=f"{error} (since {since})",
+        title=language.say("Watch {watch} cannot see: no complete poll for {lasted}", watch=watch.name, lasted=lasted),
+        text=language.say("{error} (since {since})", error=error, since=since),
         data={"for_seconds": round(rule.blind.total_seconds()) if rule.blind else None, "error": cut(error)},
         now=now,
         links=links,
+        language=language,
     )
 
 
 def sees_message(
-    watch: Watch, blind: Blindness, rule: Rule, *, caught_up: int, now: datetime, links: Links = NO_LINKS
+    watch: Watch,
+    blind: Blindness,
+    rule: Rule,
+    *,
+    caught_up: int,
+    now: datetime,
+    links: Links = NO_LINKS,
+    language: Language = ENGLISH,
 ) -> Message:
     """Return the message that a poll was complete again; `caught_up` transitions were seen since the last one."""
-    lasted = human((now - blind.since).total_seconds())
-    what = f"{caught_up:,} transition{'s were' if caught_up != 1 else ' was'} seen since {iso(blind.since)}"
+    lasted, since = language.span((now - blind.since).total_seconds()), iso(blind.since)
+    what = language.say("{n:,} transitions were seen since {since}", n=caught_up, since=since)
+    if caught_up == 1:
+        what = language.say("1 transition was seen since {since}", since=since)
     return _message(
         "sees",
         watch,
         blind,
         rule,
-        title=f"Watch {watch.name} sees again, after {lasted}",
+        title=language.say("Watch {watch} sees again, after {lasted}", watch=watch.name, lasted=lasted),
         text=what,
         data={"blind_seconds": round((now - blind.since).total_seconds()), "caught_up": caught_up},
         now=now,
         links=links,
+        language=language,
     )
 
 
@@ -61,6 +82,7 @@ def _message(
     data: dict[str, Any],
     now: datetime,
     links: Links,
+    language: Language,
 ) -> Message:
     place = watch.place
     about = {"watch": watch.name, "bucket": place.bucket, "region": place.region, "since": iso(blind.since)}
@@ -82,6 +104,7 @@ def _message(
         rule=rule.name,
         public_url=links.base,
         mention=rule.mention if kind == "blind" else (),
+        language=language.tag,
         happened_at=now,
     )
 

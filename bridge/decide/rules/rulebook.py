@@ -12,6 +12,7 @@ from bridge.decide.rules.gates import Mute
 from bridge.decide.rules.matching import Matcher, Rule
 from bridge.decide.rules.picks import Pick
 from bridge.decide.templates.rendering import Template
+from bridge.language import ENGLISH, Language
 from bridge.model import KeySource, Rate, Watch
 from bridge.notifiers import Notifier
 
@@ -75,6 +76,7 @@ class Ruleset:
 class Rulebook(Ruleset):
     """What rules.toml says, checked."""
 
+    language: Language = ENGLISH  # of messages
     rate: Rate  # of calls to CI, per bucket
     keep: timedelta  # what has ended
     keep_dead: timedelta  # dead letters

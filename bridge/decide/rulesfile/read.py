@@ -20,6 +20,7 @@ from bridge.decide.rulesfile.rulesets import ruleset_to_text
 from bridge.decide.rulesfile.tables import Defaults, Tables, WatchTable
 from bridge.decide.text.times import human
 from bridge.decide.text.values import MOST_LISTED, printable, shown
+from bridge.language import language_of
 from bridge.model import Place, Stream, Watch, WatchRate
 
 _MOST_STREAMS = 10_000
@@ -89,6 +90,7 @@ class _Reader:
         )
         return Rulebook(
             **{name: getattr(ruleset, name) for name in Ruleset.__slots__},
+            language=language_of(self._defaults.language),
             rate=self._defaults.rate,
             keep=self._defaults.keep,
             keep_dead=self._defaults.keep_dead,

@@ -173,6 +173,7 @@ class _Table(BaseModel):
 
 class Defaults(_Table):
     timezone: Zone = ZoneInfo("UTC")
+    language: Literal["en", "zh-CN"] = "en"
     every: Duration = timedelta(seconds=30)
     idle: Duration | None = None
     lookback: Duration = timedelta(hours=24)

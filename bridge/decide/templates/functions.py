@@ -14,8 +14,9 @@ from typing import Any
 
 from jinja2 import Environment
 
-from bridge.decide.text.times import human, iso
+from bridge.decide.text.times import iso
 from bridge.decide.text.values import basename, shown, user_data_keys
+from bridge.language import ENGLISH, Language
 from bridge.links import NO_LINKS, Links
 from bridge.model import Job, Transition
 from bridge.url import encoded
@@ -23,6 +24,7 @@ from bridge.url import encoded
 NAMES = ("job", "was", "to", "rule", "watch", "seen_at", "inferred")
 FIELDS = (*Job.__slots__, "queue_name", "duration", "wait", "age", "late", "url")  # of `job`
 NOW, ZONE = " now", " zone"  # for the filters of times: no template can write these names
+LANGUAGE = " language"  # of the filters that write words
 LINKS = " links"  # where the filter `link` notes (label, URL): a chat links them, nobody else has to
 Names = Mapping[str, Any]
 
@@ -53,6 +55,7 @@ def variables(
     zone: tzinfo = UTC,
     links: Links = NO_LINKS,
     in_state: bool = False,
+    language: Language = ENGLISH,
 ) -> Names:
     """Return what a template can name. Times are relative to when the transition was seen, by the clock of `zone`.
 
@@ -78,6 +81,7 @@ def variables(
         "inferred": transition.inferred,
         NOW: transition.seen_at,
         ZONE: zone,
+        LANGUAGE: language,
         LINKS: [],
     }
 
@@ -103,7 +107,13 @@ def number(value: object) -> int | float:
 def ago(moment: datetime, names: Names) -> str:
     """Say how long ago a time was: "5 min ago"."""
     seconds = (names[NOW] - moment).total_seconds()
-    return f"{human(seconds)} ago" if round(seconds) > 0 else "just now"
+    language: Language = names[LANGUAGE]
+    return language.say("{span} ago", span=language.span(seconds)) if round(seconds) > 0 else language.say("just now")
+
+
+def span(seconds: object, language: Language = ENGLISH) -> str:
+    """Say a number of seconds: "3 min 5 s"."""
+    return language.span(None if seconds is None else number(seconds))
 
 
 def local(moment: datetime, names: Names) -> str:
@@ -196,7 +206,7 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     **dict.fromkeys(("default", "d"), _JINJA.filters["default"]),
     **dict.fromkeys(("escape", "e"), lambda s: _JINJA.filters["escape"](text_of(s))),
     **dict.fromkeys(("length", "count"), lambda value: len(items(value))),
-    "human": lambda seconds: human(None if seconds is None else number(seconds)),
+    "human": lambda seconds: span(seconds),
     "join": join,
     "first": lambda seq: next(iter(items(seq)), None),
     "last": lambda seq: next(reversed(items(seq)), None),

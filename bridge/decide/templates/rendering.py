@@ -28,8 +28,9 @@ from bridge.decide.templates.functions import (
     UserData,
     text_of,
 )
-from bridge.decide.text.times import human, iso
+from bridge.decide.text.times import iso
 from bridge.decide.text.values import instead
+from bridge.language import ENGLISH
 
 # --- what a template may say ----------------------------------------------------------------------------------------
 
@@ -308,7 +309,10 @@ def _callable(name: str, function: Callable[..., object]) -> Callable[..., objec
             given, args = text_of(given), tuple("" if arg is None else arg for arg in args)
         if name in TIME_FILTERS:
             moment = functions.time(given)
-            return function(moment, context) if moment else human(None)
+            if moment:
+                return function(moment, context)
+        if name == "human" or name in TIME_FILTERS:
+            return functions.span(given, context.get(functions.LANGUAGE, ENGLISH))
         if name == "link":
             return function(given, *args, *map(_plain, named.values()), context)
         result = function(given, *args, **{key: _plain(arg) for key, arg in named.items()})

@@ -11,6 +11,7 @@ from itertools import count
 from zoneinfo import ZoneInfo
 
 from bridge.decide.text.values import instead, listing, shown
+from bridge.language import ENGLISH
 from bridge.model import Rate
 
 # --- durations and rates --------------------------------------------------------------------------------------------
@@ -47,16 +48,8 @@ def rate(text: str) -> Rate:
 
 
 def human(seconds: float | None) -> str:
-    """Return a number of seconds in its two largest units: "45 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
-    if seconds is None:
-        return "unknown time"
-    left = round(seconds)
-    parts: list[str] = []
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
+    """Return a number of seconds in its two largest units, in English: "45 s", "3 min 5 s", "2 h 10 min", "3 d 4 h"."""
+    return ENGLISH.span(seconds)
 
 
 def ago(at: datetime, now: datetime) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, update
 
+from bridge.language import language_of
 from bridge.model import Breaker, Content, Gate, Hold, Message, NewDelivery, Reason
 from bridge.record import counters
 from bridge.record.clocks import run_at, run_ms
@@ -79,7 +80,7 @@ def _without_known(tx: Connection, new: Sequence[NewDelivery]) -> Sequence[NewDe
     return [delivery for delivery in new if delivery.id not in known]
 
 
-_SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links")
+_SAYS = ("title", "text", "fields", "state", "rule", "job_id", "public_url", "file", "mention", "links", "language")
 _SAYS_OF_INCIDENT = ("incident", "jobs")
 
 
@@ -134,7 +135,9 @@ def _merge_earlier(tx: Connection, urgent: NewDelivery, now: datetime) -> str | 
     values = {"state": MERGED, "ended_at": ms(now), "why": f"told in {urgent.id}", "digest": None, "held_by": None}
     count = tx.execute(merged.values(values)).rowcount
     counters.add(tx, [Count("delivery", (urgent.notifier, "merged"), times=count)], now=now)
-    return f"Takes the place of earlier messages: {', '.join(row.state or '' for row in rows)}."
+    language = language_of(urgent.message.language)
+    states = ", ".join(language.state(row.state or "") for row in rows)
+    return language.say("Takes the place of earlier messages: {states}.", states=states)
 
 
 def _shown_by_edits(
@@ -257,6 +260,7 @@ def message_of(tx: Connection, number: int) -> Message:
         links=tuple((label, url) for label, url in says.get("links", ())),
         incident=says.get("incident"),
         jobs=tuple((name, job_id) for name, job_id in says.get("jobs", ())),
+        language=says.get("language", "en"),
     )
 
 

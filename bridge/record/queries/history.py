@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, case, func, or_, select
 from sqlalchemy import text as sql
 
-from bridge.model import NOT_SENT_TO, Alarm, Incident, Transition
+from bridge.language import NOT_SENT_TO, in_each
+from bridge.model import Alarm, Incident, Transition
 from bridge.record.database import at, maybe_at, ms
 from bridge.record.incidents import incident_of
 from bridge.record.polling.snapshots import transition_of
@@ -34,7 +35,7 @@ from bridge.record.schema import (
 
 READ_AT_ONCE = 500  # transitions, with all that was sent about them: about 5 MB
 # How the notes of what a fallback is sent begin; the second is what older versions wrote.
-_BY_FALLBACK = (NOT_SENT_TO, "This could not be told to ")
+_BY_FALLBACK = (*in_each(NOT_SENT_TO), "This could not be told to ")
 
 Key = tuple[str, str, int]  # bucket, job, sequence
 MessageKey = tuple[str, str, str]  # kind of message, rule, notifier

@@ -46,7 +46,7 @@ def blocks(
     made += [_context(text) for text in notes if text]
     buttons = buttons_of(shown, notifier, is_reply=is_reply) if notifier else []
     if buttons:
-        made.append({"type": "actions", "elements": [button.element for button in buttons]})
+        made.append({"type": "actions", "elements": [button.element(shown.language) for button in buttons]})
     if footer := mrkdwn(shown.footer, FOOTER_LIMIT):
         made.append(_context(footer))
     lines = below(shown.body, shown.steps)

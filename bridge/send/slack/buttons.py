@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from bridge import shallow_json
+from bridge.language import ENGLISH, Language, marked
 from bridge.model import is_of_incident
 from bridge.notifiers import SlackNotifier
 from bridge.send.chat import Shown, text_of
@@ -26,10 +27,10 @@ class Deed(StrEnum):
 
 
 LABELS = {
-    Deed.ACKNOWLEDGE: "Acknowledge",
-    Deed.SILENCE: "Silence this rule for 1 h",
-    Deed.RESEND: "Resend",
-    Deed.POLL: "Poll now",
+    Deed.ACKNOWLEDGE: marked("Acknowledge"),
+    Deed.SILENCE: marked("Silence this rule for 1 h"),
+    Deed.RESEND: marked("Resend"),
+    Deed.POLL: marked("Poll now"),
 }
 
 
@@ -42,13 +43,12 @@ class Button:
     target: str  # the id or the name of what it is done to
     is_edited: bool = False
 
-    @property
-    def element(self) -> dict[str, Any]:
+    def element(self, language: Language = ENGLISH) -> dict[str, Any]:
         """The button in Block Kit (docs.slack.dev, "Button element", read 2026-12-01)."""
         value = {"notifier": self.notifier, "target": self.target} | ({"edited": True} if self.is_edited else {})
         return {
             "type": "button",
-            "text": {"type": "plain_text", "text": LABELS[self.deed]},
+            "text": {"type": "plain_text", "text": language.say(LABELS[self.deed])},
             "action_id": self.deed.value,
             "value": json.dumps(value, ensure_ascii=False),
         }

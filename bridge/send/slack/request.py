@@ -29,6 +29,7 @@ from bridge.model import (
     is_of_incident,
 )
 from bridge.notifiers import SlackNotifier
+from bridge.send.chat import perhaps_repeated
 from bridge.send.http_types import Reply
 from bridge.send.slack.answer import (
     error_in,
@@ -80,7 +81,6 @@ _LOOK_UP_LEAVES_S = DEADLINE_S / 2  # of the deadline, for the post
 _REMEMBERED = 1000  # deliveries
 _PASSING = (Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION)
 _LAST_WAIT = 2  # the number of the last attempt that does not post because reading the history failed
-_REPEATED = "An earlier attempt was not answered, so this may be a repetition."
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def post_to_hook(
 ) -> Outcome:
     """Send one delivery through an incoming webhook."""
     url, limit = notifier.url or "", notifier.limit_of(None)
-    shown = _perhaps_repeated(delivery) if delivery.unsure_at else delivery
+    shown = perhaps_repeated(delivery) if delivery.unsure_at else delivery
     if delivery not in refused:
         text, made = blocks(shown, now, notifier)
         reply = transport.post(url, {"text": text, "blocks": made, **_NO_PREVIEWS})
@@ -320,9 +320,7 @@ class ApiCalls:
             unfurl_links=False,
             unfurl_media=False,
         )
-        return self._shown(
-            post, _perhaps_repeated(shown) if self._may_repeat else shown, is_reply=thread_ts is not None
-        )
+        return self._shown(post, perhaps_repeated(shown) if self._may_repeat else shown, is_reply=thread_ts is not None)
 
     def _shown(self, call: Callable[..., SlackResponse], shown: Delivery, *, is_reply: bool = False) -> SlackResponse:
         """Make `call` with blocks; where Slack refuses those, with text only: a plain message beats none."""
@@ -336,10 +334,6 @@ class ApiCalls:
                 self._refused.add(self._delivery, error)
         none: list[Block] = []  # an edit without any keeps the old ones
         return call(text=plain(shown, self._now), blocks=none)
-
-
-def _perhaps_repeated(delivery: Delivery) -> Delivery:
-    return replace(delivery, note=" ".join(filter(None, (delivery.note, _REPEATED))))
 
 
 def may_appear_late(outcome: Outcome) -> Outcome:
