@@ -1,7 +1,8 @@
 """The languages in which people are told things: English, and translations of it in locale/.
 
 A text is written in English where it is used, as in `language.say("was {state} before", state=...)`; the catalogues
-have the same text in other languages. What machines read (states in webhooks, errors of receivers, the log) is English.
+have the same text in other languages, and are read once, with this module. What machines read (states in webhooks,
+errors of receivers, the log) is English.
 """
 
 from __future__ import annotations

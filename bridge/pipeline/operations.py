@@ -402,7 +402,8 @@ class Operations:
             changed = replace(before, ends_at=ends_at, reason=reason)
             if not silences.change(tx, id_, ends_at=ends_at, reason=reason, now=self.now):
                 raise Conflict(f"silence {id_} has ended meanwhile; make a new one")
-            self._record(tx, "change_silence", id_, _changeable(before), _changeable(changed))
+            if changed != before:
+                self._record(tx, "change_silence", id_, _changeable(before), _changeable(changed))
             return changed, silences.counts(tx, [id_]).get(id_, 0)
 
     def end_silence(self, id_: str) -> tuple[Silence, int]:

@@ -271,6 +271,7 @@ def test_the_end_and_the_reason_of_a_silence_change_with_before_and_after(world:
     changed, _ = ann(world).change_silence(made.id, {"extend_by": "2h"})
     assert changed.ends_at == NOON + 5 * HOUR
     ann(world).change_silence(made.id, {"reason": "moved"})
+    ann(world).change_silence(made.id, {"reason": "moved"})  # changes nothing, and is no deed
     before, after = "2026-11-21T15:00:00Z", "2026-11-21T17:00:00Z"
     assert recorded(world)[1:] == [
         (

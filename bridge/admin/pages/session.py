@@ -66,7 +66,7 @@ class Sessions:
         key = self._key()
         if key is None:
             return _to_sign_in()
-        auth.admit(key, session.get("claimed"))
+        auth.admit(key, _claimed())
         if page and page.method != "GET" and key.scope < Scope.ADMIN:
             raise Problem(403, "you are signed in with a read token, which changes nothing")
         return None
@@ -128,6 +128,14 @@ def is_by_browser(asked: Request) -> bool:
     """Return whether a browser opens an address, and not one of the API."""
     wants = asked.accept_mimetypes.best_match(["application/json", "text/html"])
     return asked.method == "GET" and wants == "text/html" and not asked.path.startswith("/api/")
+
+
+def _claimed() -> str | None:
+    """Return the name in the cookie: whoever has the token could have signed any."""
+    try:
+        return read_author(session["claimed"]) if session.get("claimed") else None
+    except ValueError:
+        return None
 
 
 def _begin(key: Key, claimed: str | None, *, until: datetime) -> None:

@@ -201,9 +201,11 @@ def per_notifier(notifier: Notifier, names: Names) -> PerNotifier:
         return PerNotifier(channel=channels[0], fault=f"channel: {error}")
     if wanted in channels:
         return PerNotifier(channel=wanted)
+    if not wanted:
+        return PerNotifier(channel=channels[0])
     language: Language = names.get(LANGUAGE, ENGLISH)
-    meant = language.say("meant for channel {channel}, which is not among channels", channel=shown(wanted))
-    return PerNotifier(channel=channels[0], note=meant if wanted else None)
+    note = language.say("meant for channel {channel}, which is not among channels", channel=shown(wanted))
+    return PerNotifier(channel=channels[0], note=note)
 
 
 FOR_ANY = PerNotifier()
@@ -327,14 +329,10 @@ def build(
     recovered = level_event and level_event.recovered
     in_state = level_event is not None and not recovered
     names = variables(transition, rule, queue_names, zone=zone, links=links, in_state=in_state, language=language)
-    title, text, fault = "", "", None
-    if not recovered:  # a text that says what is wrong does not fit its end
-        try:
-            title = rendered(template.title, names) if template.title else ""
-            text = rendered(template.text, names) if template.text else ""
-        except TemplateFault as error:
-            title, text, fault = "", "", str(error)
-    if not text and (fault or recovered or not template.text):
+    if recovered:  # a text that says what is wrong does not fit its end
+        template = replace(template, title=None, text=None)
+    title, text, fault = _of_template(template, names)
+    if not text and (fault or not template.text):
         text = default_text(transition, level_event, language)
     title = cut(title or default_title(transition, level_event, language))
     message = Message(
@@ -358,6 +356,15 @@ def build(
         happened_at=happened_at(transition, level_event),
     )
     return Built(message=message, names=names, fault=fault)
+
+
+def _of_template(template: MessageTemplate, names: Names) -> tuple[str, str, str | None]:
+    """Return title and text, "" where the template says none, and why it did not render, if it did not."""
+    try:
+        title, text = (rendered(part, names) if part else "" for part in (template.title, template.text))
+    except TemplateFault as error:
+        return "", "", str(error)
+    return title, text, None
 
 
 def _message_id(transition: Transition, rule: str | None, level_event: LevelEvent | None) -> str:

@@ -30,8 +30,9 @@ def test_what_was_done_is_listed_with_before_and_after(either_world: World) -> N
     world.attempt(Rejected("no"))
     by_hand(world.db, now=NOON).discard(delivery, "not needed")
     (item,) = get(world)["items"]
+    assert item.pop("n") > 0  # on PostgreSQL it goes on after those of other tests
     assert item == {
-        "n": 1, "at": "2026-11-21T12:00:00.000Z", "who": "ann", "claimed": None, "what": "discard", "subject": delivery,
+        "at": "2026-11-21T12:00:00.000Z", "who": "ann", "claimed": None, "what": "discard", "subject": delivery,
         "before": {"state": "dead"}, "after": {"state": "discarded", "reason": "not needed"},
     }  # fmt: skip
 

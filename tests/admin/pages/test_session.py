@@ -222,6 +222,18 @@ def test_a_name_that_cannot_be_recorded_is_refused_and_nobody_is_signed_in(clien
     assert client.get("/").status_code == 303
 
 
+@pytest.mark.parametrize("claimed", ["x" * 101, "a\nb", "\u202egnp", 7, ["ann"]])
+def test_a_name_that_a_cookie_could_not_have_is_left_out(world: World, claimed: object) -> None:
+    app = world.app(tokens=[OPS])
+    made = app.session_interface.get_signing_serializer(app)
+    assert made
+    until = (world.now + LASTS).timestamp()
+    client = app.test_client()
+    client.set_cookie(COOKIE, made.dumps({"token": OPS[0], "claimed": claimed, "until": until, "_permanent": True}))
+    assert client.post("/watches/vod/pause", headers=HERE).status_code == 303
+    assert [(row["who"], row["claimed"]) for row in rows(world.db, actions)] == [(OPS[0], None)]
+
+
 def test_a_cookie_that_was_changed_is_none(client: FlaskClient) -> None:
     sign_in(client, READ)
     cookie = client.get_cookie(COOKIE)
