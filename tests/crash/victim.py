@@ -58,7 +58,7 @@ class Bomb:
             does.add("incident")
         elif statement.startswith("UPDATE digest SET delivery="):
             does.add("digest")
-        elif statement.startswith("UPDATE ruleset SET accepted="):
+        elif statement.startswith("UPDATE ruleset SET accepted"):
             does.add("rules")
         elif statement.startswith("UPDATE watch SET") and "polled_at=" in statement:
             self._list_goes_on = bool(context.compiled_parameters[0]["behind"])
